@@ -1,0 +1,1 @@
+//! Integer execution of quantized models inside tract.
