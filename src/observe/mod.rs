@@ -1,0 +1,92 @@
+//! What was seen: the observation of one frame, and the smoothed state of a camera.
+//!
+//! In: task results. Out: [`Observation`]s, shared with every sink. On the `infer-<n>` threads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::frame::FrameMeta;
+use crate::task::TaskResult;
+
+/// Everything known about one inferred frame.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// Camera, driver's sequence, time of capture, truth if known.
+    pub meta: FrameMeta,
+    /// Counted a camera from 1: a consumer finds gaps and duplicates with it.
+    pub seq: u64,
+    /// Width and height of the decoded frame, in pixels.
+    pub frame_size: (u32, u32),
+    /// Which model, with its digest.
+    pub model: Arc<ModelRef>,
+    /// One for each of the model's tasks.
+    pub results: Vec<TaskResult>,
+    /// How long each stage took.
+    pub timing: Timing,
+    /// Inferences a second of this camera, over the last seconds.
+    pub fps: f32,
+    /// The camera's state after smoothing; `None` until the first one is entered.
+    pub state: Option<State>,
+    /// The change of state that this frame caused, if it did.
+    pub change: Option<StateChange>,
+}
+
+/// Identifies a model in messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelRef {
+    /// The configured id.
+    pub id: String,
+    /// SHA-256 of the ONNX file, hexadecimal.
+    pub sha256: String,
+}
+
+/// How long each stage took.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Timing {
+    /// From capture to the end of inference.
+    pub age: Duration,
+    /// Frame bytes → pixels.
+    pub decode: Duration,
+    /// Pixels → input tensor.
+    pub preprocess: Duration,
+    /// The network.
+    pub infer: Duration,
+    /// Outputs → results.
+    pub decode_output: Duration,
+}
+
+/// A camera's state after smoothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// The label; `None` means that nothing is above the threshold.
+    pub label: Option<Arc<str>>,
+    /// Its smoothed score.
+    pub score: f32,
+}
+
+/// A camera's state changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StateChange {
+    /// The label before, if there was one.
+    pub from: Option<Arc<str>>,
+    /// The label now, if there is one.
+    pub to: Option<Arc<str>>,
+    /// The smoothed score of the label now.
+    pub score: f32,
+    /// How long the state before had lasted.
+    pub lasted: Duration,
+}
+
+/// Something that sinks are told.
+#[derive(Debug, Clone)]
+pub enum Publication {
+    /// A frame was inferred.
+    Observation(Arc<Observation>),
+    /// A camera came or went.
+    CameraStatus {
+        /// Which camera.
+        camera: crate::frame::CameraId,
+        /// Whether it delivers frames now.
+        online: bool,
+    },
+}

@@ -1,0 +1,215 @@
+//! Counters and latencies, written by every thread, read by summaries and `health`.
+//!
+//! Slot overwrites, device gaps, bad frames and full sink queues are different causes and different counters.
+//! `captured = inferred + overwritten + undecodable + failed + (at most one waiting in the slot and one in
+//! each worker's hand)`.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::frame::CameraId;
+
+/// One number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+    /// Adds one.
+    pub fn inc(&self) {
+        self.add(1);
+    }
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What happened to a camera's frames.
+#[derive(Debug)]
+pub struct CameraStats {
+    /// The camera.
+    pub id: CameraId,
+    /// Whether the device is open and delivering.
+    pub online: AtomicBool,
+    /// Whole frames received from the device.
+    pub captured: Counter,
+    /// Frames that went through inference.
+    pub inferred: Counter,
+    /// Frames that a newer one replaced before a worker took them.
+    pub overwritten: Counter,
+    /// Frames that the device says it lost (gaps in the driver's sequence).
+    pub device_gaps: Counter,
+    /// Frames rejected at capture: corrupt, truncated, empty or of the wrong size. Not in `captured`.
+    pub rejected: Counter,
+    /// Captured frames that could not be decoded.
+    pub undecodable: Counter,
+    /// Captured frames on which inference failed.
+    pub failed: Counter,
+    /// Times the device was lost and reopened.
+    pub reopened: Counter,
+    /// Inferred frames whose source knew the truth, and those of them whose top label was right.
+    pub judged: Counter,
+    /// See `judged`.
+    pub right: Counter,
+}
+
+/// All counters of a running pipeline.
+#[derive(Debug)]
+pub struct Stats {
+    /// One for each camera, in the plan's order.
+    pub cameras: Vec<Arc<CameraStats>>,
+    /// Messages that the broker has acknowledged or, at QoS 0, that were written to the connection.
+    pub published: Counter,
+    /// Messages dropped because a sink's queue was full.
+    pub queue_full: Counter,
+    /// Observations held back by `publish.max_rate`.
+    pub rate_limited: Counter,
+    /// Whether the MQTT connection is up.
+    pub broker_connected: AtomicBool,
+    /// Times the MQTT connection was made.
+    pub broker_connects: Counter,
+    latencies: Mutex<Latencies>,
+}
+
+#[derive(Debug)]
+struct Latencies {
+    stages: Vec<(Stage, Histogram<u64>)>,
+}
+
+/// A stage whose latency is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// From capture to the end of inference.
+    Age,
+    /// Frame bytes → pixels.
+    Decode,
+    /// Pixels → input tensor: crop, resize, normalization.
+    Preprocess,
+    /// The network.
+    Infer,
+    /// Outputs → results.
+    DecodeOutput,
+}
+
+impl Stage {
+    /// In the order in which a frame meets them, the total last.
+    pub const ALL: [Stage; 5] = [
+        Self::Decode,
+        Self::Preprocess,
+        Self::Infer,
+        Self::DecodeOutput,
+        Self::Age,
+    ];
+
+    /// The name in tables and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::Decode => "decode",
+            Self::Preprocess => "preprocess",
+            Self::Infer => "infer",
+            Self::DecodeOutput => "decode_output",
+        }
+    }
+}
+
+/// A stage's latency distribution since the start.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct LatencySummary {
+    /// Which stage.
+    pub stage: Stage,
+    /// How many frames.
+    pub count: u64,
+    /// Median.
+    pub p50_ms: f64,
+    /// 99th percentile.
+    pub p99_ms: f64,
+    /// Largest.
+    pub max_ms: f64,
+}
+
+impl Stats {
+    /// All zero.
+    pub fn new(cameras: impl IntoIterator<Item = CameraId>) -> Self {
+        let cameras = cameras
+            .into_iter()
+            .map(|id| Arc::new(CameraStats::new(id)))
+            .collect();
+        // 1 µs to 10 min at two significant digits: about 20 KB a stage.
+        let stages = Stage::ALL
+            .map(|s| {
+                (
+                    s,
+                    Histogram::new_with_bounds(1, 600_000_000, 2).expect("bounds are valid"),
+                )
+            })
+            .into();
+        Self {
+            cameras,
+            published: Counter::default(),
+            queue_full: Counter::default(),
+            rate_limited: Counter::default(),
+            broker_connected: AtomicBool::new(false),
+            broker_connects: Counter::default(),
+            latencies: Mutex::new(Latencies { stages }),
+        }
+    }
+
+    /// The counters of a camera.
+    pub fn camera(&self, id: &str) -> Option<&Arc<CameraStats>> {
+        self.cameras.iter().find(|c| &*c.id == id)
+    }
+
+    /// Records how long a stage took.
+    pub fn record(&self, stage: Stage, took: Duration) {
+        let mut l = self.latencies.lock().unwrap();
+        if let Some((_, h)) = l.stages.iter_mut().find(|(s, _)| *s == stage) {
+            h.saturating_record(took.as_micros().try_into().unwrap_or(u64::MAX).max(1));
+        }
+    }
+
+    /// The latency of every stage since the start.
+    pub fn latencies(&self) -> Vec<LatencySummary> {
+        let ms = |us: u64| us as f64 / 1000.0;
+        let l = self.latencies.lock().unwrap();
+        l.stages
+            .iter()
+            .map(|(stage, h)| LatencySummary {
+                stage: *stage,
+                count: h.len(),
+                p50_ms: ms(h.value_at_quantile(0.5)),
+                p99_ms: ms(h.value_at_quantile(0.99)),
+                max_ms: ms(h.max()),
+            })
+            .collect()
+    }
+}
+
+impl CameraStats {
+    /// All zero, offline.
+    pub fn new(id: CameraId) -> Self {
+        Self {
+            id,
+            online: AtomicBool::new(false),
+            captured: Counter::default(),
+            inferred: Counter::default(),
+            overwritten: Counter::default(),
+            device_gaps: Counter::default(),
+            rejected: Counter::default(),
+            undecodable: Counter::default(),
+            failed: Counter::default(),
+            reopened: Counter::default(),
+            judged: Counter::default(),
+            right: Counter::default(),
+        }
+    }
+}
