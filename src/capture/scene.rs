@@ -1,1 +1,0 @@
-//! `scene:` — a synthetic camera, drawn by the program.
