@@ -23,6 +23,16 @@ def train(a: argparse.Namespace) -> None:
         case "cifar10":
             cfg = resnet.cifar(a.depth or 20)
             pictures = [data.jpeg_archive(a.data / f"{part}.npz") for part in ("train", "test")]
+        case "scene":
+            from . import scene
+
+            cfg = resnet.scene()
+            recipe.crop_padding = 3
+            drawn = a.out / "frames"
+            pictures = [
+                scene.cached(drawn, "training", scene.TRAINING),
+                scene.cached(drawn, "held-out", scene.HELD_OUT),
+            ]
     checkpoint = training.train(cfg, recipe, *pictures, a.out)
     print(f"wrote {checkpoint}")
 
@@ -32,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     steps = p.add_subparsers(dest="step", required=True)
 
     s = steps.add_parser("train", help="train a network; goes on from its last checkpoint")
-    s.add_argument("what", choices=["cifar10"])
+    s.add_argument("what", choices=["cifar10", "scene"])
     s.add_argument("--data", type=Path)
     s.add_argument("--out", type=Path, required=True, help="folder for checkpoint.pt and log.jsonl")
     s.add_argument("--depth", type=int)

@@ -193,40 +193,41 @@ impl Scene {
         }
     }
 
-    /// Light, lamp and noise, over the whole picture. Bytes are u16 here: the compiler makes SIMD of it.
+    /// Light, lamp and noise, over the whole picture: 16-bit integers, of which the compiler makes SIMD.
     fn expose(&self, pixels: &mut [u8], index: u64, light: Light) {
         let (w, h) = (self.width as f32, self.height as f32);
         let mut r = Random::new(self.seed, Stream::Light, !(index / (VISIT_FRAMES * ROUND)));
         let (lamp_x, lamp_y) = (r.range(0.2, 0.8), r.range(0.1, 0.5));
         let fall_off = |d: f32| 1.0 / (1.0 + 9.0 * d * d);
-        // Gains have 7 fractional bits and stay below 2, so that gain × 255 fits 16 bits.
+        // Gains have 15 fractional bits and stay below 2; lit pixels have 6, which the noise dithers away.
+        let fixed = |gain: f32| (gain * 32_768.0).clamp(0.0, 65_535.0) as u16;
         let base: Vec<u16> = (0..self.width * 3)
             .map(|i| {
                 let edge = (i / 3) as f32 / w - 0.5;
-                (light.gain[i % 3] * (1.0 - 0.35 * edge * edge) * 128.0).clamp(0.0, 180.0) as u16
+                fixed(light.gain[i % 3] * (1.0 - 0.35 * edge * edge))
             })
             .collect();
         let lamp: Vec<u16> = (0..self.width * 3)
             .map(|i| {
                 let warm = [1.1, 0.95, 0.7][i % 3];
-                let near = fall_off((i / 3) as f32 / w - lamp_x);
-                (light.lamp * warm * near * 128.0).clamp(0.0, 75.0) as u16
+                fixed(light.lamp * warm * fall_off((i / 3) as f32 / w - lamp_x))
             })
             .collect();
-        let strength = (light.noise / NOISE_UNIT * 128.0) as i16;
+        let strength = (light.noise / NOISE_UNIT * 64.0 + 0.5) as i16;
         for (y, row) in pixels.chunks_exact_mut(self.width * 3).enumerate() {
-            let near = (fall_off(y as f32 / h - lamp_y) * 256.0) as u16;
+            let near = (fall_off(y as f32 / h - lamp_y) * 65_535.0) as u32;
             let start = Random::new(
                 self.seed,
                 Stream::NoiseRow,
-                index.wrapping_mul(65_536) + y as u64,
+                index.wrapping_mul(65_536).wrapping_add(y as u64),
             )
             .below(NOISE_PERIOD);
             let noise = &self.noise[start..start + row.len()];
             for (((p, n), b), l) in row.iter_mut().zip(noise).zip(&base).zip(&lamp) {
-                let gain = b + ((l * near) >> 8);
-                let lit = ((*p as u16 * gain) >> 7) as i16;
-                *p = (lit + ((*n as i16 * strength) >> 7)).clamp(0, 255) as u8;
+                let gain = b.saturating_add(((*l as u32 * near) >> 16) as u16);
+                let lit = (((*p as u16) << 7) as u32 * gain as u32) >> 16;
+                let noisy = (lit as i16).saturating_add(*n as i16 * strength);
+                *p = (noisy >> 6).clamp(0, 255) as u8;
             }
         }
     }

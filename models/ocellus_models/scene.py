@@ -1,0 +1,78 @@
+"""Frames of the `scene` camera, drawn by Ocellus itself and brought to the network's size as its firmware would."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from .data import Pictures, fit
+from .errors import Refused
+
+CLASSES = ["empty", "person", "car", "dog", "cat", "bird", "parcel"]
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = (96, 96)
+
+# A round of all classes is 540 frames; 7 shares no factor with a visit's 90.
+ROUND_FRAMES, STEP = 540, 7
+
+
+@dataclass
+class Seeds:
+    """Which scenes a set of pictures is drawn from. No seed is in two sets; those below 1000 are in none."""
+
+    first: int
+    end: int
+
+
+TRAINING = Seeds(1_000, 1_600)
+HELD_OUT = Seeds(100_000, 100_100)
+TEST = Seeds(200_000, 200_200)
+
+
+def renderer() -> list[str]:
+    return ["cargo", "run", "--quiet", "--manifest-path", str(ROOT / "Cargo.toml"), "--example", "render_scene", "--"]
+
+
+def draw(seeds: Seeds, width: int = 640, height: int = 480) -> Pictures:
+    """All labelled frames of these seeds, at the network's size; frames without a label are left out."""
+    count = (seeds.end - seeds.first) * len(range(0, ROUND_FRAMES, STEP))
+    images = np.empty((count, *SIZE, 3), np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        truth = Path(folder) / "truth.tsv"
+        command = renderer() + [
+            f"--seeds={seeds.first}..{seeds.end}",
+            f"--frames={ROUND_FRAMES}",
+            f"--step={STEP}",
+            f"--size={width}x{height}",
+            f"--truth={truth}",
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=1 << 20) as process:
+            for i in tqdm(range(count), desc=f"drawing seeds {seeds.first} to {seeds.end - 1}", disable=None):
+                frame = process.stdout.read(width * height * 3)
+                if len(frame) != width * height * 3:
+                    process.kill()
+                    raise Refused(f"the renderer stopped after {i} of {count} frames; try: {' '.join(command)}")
+                images[i] = fit(Image.frombytes("RGB", (width, height), frame), SIZE, None)
+        labels = [line.split("\t")[2] for line in truth.read_text().splitlines()]
+    known = np.array([label != "-" for label in labels])
+    return Pictures(images[known], np.array([CLASSES.index(n) for n in labels if n != "-"], np.int64), CLASSES)
+
+
+def cached(folder: Path, name: str, seeds: Seeds) -> Pictures:
+    """`draw`, kept in `folder` for the next step. Remove the folder when the renderer has changed."""
+    path = folder / f"{name}-{seeds.first}-{seeds.end}.npz"
+    if path.exists():
+        with np.load(path) as z:
+            return Pictures(z["images"], z["labels"], CLASSES)
+    pictures = draw(seeds)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, images=pictures.images, labels=pictures.labels)
+    partial.replace(path)
+    return pictures
