@@ -6,58 +6,150 @@ import argparse
 import sys
 from pathlib import Path
 
+from . import data
 from .errors import Refused
+
+FRAMES = Path("runs/scene/frames")
+"""Where drawn frames are kept between the steps."""
+
+
+def pictures(spec: str, part: str, size: tuple[int, int], short_side: int | None) -> data.Pictures:
+    """`scene`, `cifar10:DIR`, or a folder of folders; `part` is `training` or `test`."""
+    if spec == "scene":
+        from . import scene
+
+        seeds = {"training": scene.TRAINING, "held-out": scene.HELD_OUT, "test": scene.TEST}[part]
+        found = scene.cached(FRAMES, part, seeds)
+    elif spec.startswith("cifar10:"):
+        archive = "train" if part == "training" else "test"
+        found = data.jpeg_archive(Path(spec.removeprefix("cifar10:")) / f"{archive}.npz")
+    else:
+        found = data.folder(Path(spec), size, short_side)
+    if found.images.shape[1:3] != tuple(size):
+        h, w = found.images.shape[1:3]
+        raise Refused(f"{spec} has pictures of {w}x{h}, the network wants {size[1]}x{size[0]}")
+    return found
 
 
 def train(a: argparse.Namespace) -> None:
     import torch
 
-    from . import data, resnet, train as training
+    from . import resnet, train as training
 
     if a.threads:
         torch.set_num_threads(a.threads)
-    recipe = training.Recipe(
-        epochs=a.epochs, batch=a.batch, peak_rate=a.peak_rate, precision=a.precision, seed=a.seed
-    )
-    match a.what:
-        case "cifar10":
-            cfg = resnet.cifar(a.depth or 20)
-            pictures = [data.jpeg_archive(a.data / f"{part}.npz") for part in ("train", "test")]
-        case "scene":
-            from . import scene
-
-            cfg = resnet.scene()
-            recipe.crop_padding = 3
-            drawn = a.out / "frames"
-            pictures = [
-                scene.cached(drawn, "training", scene.TRAINING),
-                scene.cached(drawn, "held-out", scene.HELD_OUT),
-            ]
-    checkpoint = training.train(cfg, recipe, *pictures, a.out)
+    recipe = training.Recipe(epochs=a.epochs, batch=a.batch, peak_rate=a.peak_rate, precision=a.precision, seed=a.seed)
+    if a.data == "scene":
+        cfg, recipe.crop_padding = resnet.scene(), 3
+    elif a.data.startswith("cifar10:"):
+        cfg = resnet.cifar(a.depth or 20)
+    else:
+        folder = Path(a.data)
+        classes = sum(p.is_dir() for p in (folder / "training").iterdir()) if (folder / "training").is_dir() else 0
+        if not classes:
+            raise Refused(f"{folder} needs the folders `training` and `test`, each with a folder for each class")
+        cfg = resnet.imagenet(a.depth or 18, classes, a.preact)
+        cfg.input_size = (a.size, a.size)
+        recipe.crop_padding = a.size // 8
+    if Path(a.data).is_dir():
+        short_side = a.size * 8 // 7
+        sets = [data.folder(Path(a.data) / part, cfg.input_size, short_side) for part in ("training", "test")]
+    else:
+        sets = [pictures(a.data, part, cfg.input_size, None) for part in ("training", "held-out")]
+    checkpoint = training.train(cfg, recipe, *sets, a.out)
     print(f"wrote {checkpoint}")
 
 
+def export(a: argparse.Namespace) -> None:
+    from . import export as exporting, train as training
+
+    if a.checkpoint:
+        model, saved = training.load(a.checkpoint)
+        size, classes = model.cfg.input_size, model.cfg.classes
+    else:
+        build = exporting.torchvision_model if a.torchvision else exporting.timm_model
+        model, size, classes = build(a.torchvision or a.timm, a.classes, a.weights), (a.size, a.size), a.classes
+    exporting.export(model, size, classes, a.out)
+
+
+def input_size(model: Path) -> tuple[int, int]:
+    import onnx
+
+    if not model.is_file():
+        raise Refused(f"{model} is not there: run `export` first")
+    dims = [d.dim_value for d in onnx.load(model).graph.input[0].type.tensor_type.shape.dim]
+    if len(dims) != 4 or dims[1] != 3:
+        raise Refused(f"{model} wants {dims}, not [1, 3, height, width]")
+    return dims[2], dims[3]
+
+
+def quantize(a: argparse.Namespace) -> None:
+    from . import quantize as quantizing
+
+    size = input_size(a.model)
+    if a.calibration == "scene" or a.calibration.startswith("cifar10:"):
+        calibration = pictures(a.calibration, "training", size, None)
+    else:
+        calibration = data.unlabelled(Path(a.calibration), size, a.short_side)
+    calibration = calibration.sample(a.samples, seed=1)
+    quantizing.quantize(a.model, calibration, a.out, a.method, tuple(a.keep_float))
+    before, after = a.model.stat().st_size, a.out.stat().st_size
+    print(f"wrote {a.out}: {after / 1024:.0f} KiB, {before / 1024:.0f} KiB before; calibrated on {len(calibration)} pictures, {a.method}")
+    print("the layers that lost most (SQNR in dB; keep one in float with --keep-float NAME):")
+    for e in quantizing.layer_errors(a.model, a.out, calibration.sample(16, seed=2))[:5]:
+        print(f"  {e.sqnr_db:6.1f}  {e.op:5}  {e.node}")
+    if a.evaluation:
+        test = pictures(a.evaluation, "test", size, a.short_side)
+        for name, path in (("float", a.model), ("int8", a.out)):
+            right = float((quantizing.predictions(path, test) == test.labels).mean())
+            print(f"{name:5} top-1 {100 * right:.2f} % of {len(test)} pictures")
+
+
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="ocellus_models", description="Residual networks for Ocellus.")
+    p = argparse.ArgumentParser(prog="ocellus_models", description="Residual networks for Ocellus: one command a step.")
     steps = p.add_subparsers(dest="step", required=True)
+    what = "`scene`, `cifar10:DIR` (train.npz, test.npz), or a folder"
 
     s = steps.add_parser("train", help="train a network; goes on from its last checkpoint")
-    s.add_argument("what", choices=["cifar10", "scene"])
-    s.add_argument("--data", type=Path)
+    s.add_argument("--data", required=True, help=f"{what} with `training/CLASS/*.jpg` and `test/CLASS/*.jpg`")
     s.add_argument("--out", type=Path, required=True, help="folder for checkpoint.pt and log.jsonl")
-    s.add_argument("--depth", type=int)
+    s.add_argument("--depth", type=int, help="layers: 20, 32, … for CIFAR, 18 to 152 for folders")
+    s.add_argument("--preact", action="store_true", help="pre-activation blocks (v2; folders only)")
+    s.add_argument("--size", type=int, default=224, help="side of the input in pixels (folders only)")
     s.add_argument("--epochs", type=int, default=24)
     s.add_argument("--batch", type=int, default=128)
-    s.add_argument("--peak-rate", type=float, default=0.3)
+    s.add_argument("--peak-rate", type=float, default=0.3, help="largest learning rate of the one-cycle schedule")
     s.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     s.add_argument("--seed", type=int, default=1)
     s.add_argument("--threads", type=int, help="default: all cores")
     s.set_defaults(run=train)
+
+    s = steps.add_parser("export", help="write a network as ONNX, batch norm folded, and check it")
+    source = s.add_mutually_exclusive_group(required=True)
+    source.add_argument("--checkpoint", type=Path, help="of `train`")
+    source.add_argument("--torchvision", metavar="ARCH", help="resnet18, resnet50, …")
+    source.add_argument("--timm", metavar="ARCH", help="resnet50d, resnetv2_50, …")
+    s.add_argument("--weights", type=Path, help="a state dict for --torchvision or --timm")
+    s.add_argument("--classes", type=int, default=1000)
+    s.add_argument("--size", type=int, default=224)
+    s.add_argument("--out", type=Path, required=True)
+    s.set_defaults(run=export)
+
+    s = steps.add_parser("quantize", help="int8 by onnxruntime's static QDQ; reports what it cost")
+    s.add_argument("--model", type=Path, required=True)
+    s.add_argument("--calibration", required=True, help=f"{what} of pictures")
+    s.add_argument("--evaluation", help=f"{what} with a folder for each class: accuracy before and after")
+    s.add_argument("--samples", type=int, default=256, help="calibration pictures")
+    s.add_argument("--method", choices=["minmax", "entropy", "percentile"], default="minmax")
+    s.add_argument("--keep-float", nargs="*", default=[], metavar="NODE")
+    s.add_argument("--short-side", type=int, help="resize the short side to this and crop; default: stretch")
+    s.add_argument("--out", type=Path, required=True)
+    s.set_defaults(run=quantize)
     return p
 
 
-def main() -> int:
-    a = parser().parse_args()
+def main(arguments: list[str] | None = None) -> int:
+    a = parser().parse_args(arguments)
     try:
         a.run(a)
     except Refused as e:

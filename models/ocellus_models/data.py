@@ -104,3 +104,12 @@ def read(file: Path, size: tuple[int, int], short_side: int | None) -> np.ndarra
             return fit(image, size, short_side)
     except OSError as e:
         raise Refused(f"{file} is no picture that can be read: {e}") from e
+
+
+def unlabelled(path: Path, size: tuple[int, int], short_side: int | None) -> Pictures:
+    """All pictures below `path`: for calibration."""
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else []
+    if not files:
+        raise Refused(f"{path} has no pictures ({', '.join(sorted(SUFFIXES))})")
+    images = [read(f, size, short_side) for f in tqdm(files, desc=str(path), disable=None, leave=False)]
+    return Pictures(np.stack(images), np.zeros(len(images), np.int64), ["?"])

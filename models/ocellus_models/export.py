@@ -1,0 +1,112 @@
+"""Networks -> ONNX: batch 1, opset 13, batch norm folded, outputs checked against PyTorch's."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from . import resnet
+from .errors import Refused
+
+OPSET = 13
+INPUT, OUTPUT = "input", "logits"
+
+
+def as_convolution(skip: resnet.PadShortcut, channels: int) -> nn.Conv2d:
+    """The same function as a 1x1 convolution with stride 2 whose weights are 0 and 1.
+
+    Quantizers and integer engines take it; strided slices and channel padding they leave in float. 1 is exact in int8.
+    """
+    c = nn.Conv2d(channels, channels + skip.missing, 1, skip.stride, bias=False)
+    with torch.no_grad():
+        c.weight.zero_()
+        for i in range(channels):
+            c.weight[skip.missing // 2 + i, i] = 1
+    return c
+
+
+def replace_pad_shortcuts(model: nn.Module) -> None:
+    for block in model.modules():
+        if isinstance(getattr(block, "shortcut", None), resnet.PadShortcut):
+            block.shortcut = as_convolution(block.shortcut, block.conv1.in_channels)
+
+
+def torchvision_model(arch: str, classes: int, weights: Path | None) -> nn.Module:
+    """A ResNet of torchvision, with the weights of a state dict file, or random ones."""
+    import torchvision
+
+    build = getattr(torchvision.models, arch, None)
+    if build is None or "resne" not in arch:
+        raise Refused(f"torchvision has no `{arch}`; write resnet18, resnet50, resnext50_32x4d, wide_resnet50_2, ...")
+    return with_weights(build(weights=None, num_classes=classes), weights)
+
+
+def timm_model(arch: str, classes: int, weights: Path | None) -> nn.Module:
+    """A model of timm, with the weights of a state dict file, or random ones."""
+    import timm
+
+    if not timm.is_model(arch):
+        near = timm.list_models(f"*{arch}*")[:8] or timm.list_models("resnet*")[:8]
+        raise Refused(f"timm has no `{arch}`; it has {', '.join(near)}")
+    return with_weights(timm.create_model(arch, pretrained=False, num_classes=classes), weights)
+
+
+def with_weights(model: nn.Module, weights: Path | None) -> nn.Module:
+    if weights is None:
+        print("no --weights: the parameters are random")
+        return model
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as e:
+        raise Refused(f"{weights} is no PyTorch state dict: {e}") from e
+    state = state.get("state_dict", state.get("model", state))
+    # What nn.DataParallel puts before each name.
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as e:
+        raise Refused(f"{weights} does not fit the network: {e}") from e
+    return model
+
+
+def export(model: nn.Module, size: tuple[int, int], classes: int, out: Path) -> Path:
+    """Writes `out` and compares it with `model` on random pictures."""
+    import onnxruntime
+
+    model = model.eval()
+    replace_pad_shortcuts(model)
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, *size)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with torch.inference_mode():
+        expected = model(x)
+    if tuple(expected.shape) != (1, classes):
+        raise Refused(f"the network gives {tuple(expected.shape)} for one picture, not (1, {classes})")
+    with warnings.catch_warnings():
+        # The exporter that follows this one names nodes and pools otherwise; graphs here stay as they are known.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            model, (x,), str(out), opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], dynamo=False
+        )
+    graph = onnx.load(out)
+    onnx.checker.check_model(graph, full_check=True)
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for _ in range(4):
+        x = torch.randn(1, 3, *size)
+        with torch.inference_mode():
+            expected = model(x).numpy()
+        (got,) = session.run(None, {INPUT: x.numpy()})
+        worst = max(worst, float(np.abs(got - expected).max() / max(1.0, np.abs(expected).max())))
+    if worst > 1e-3:
+        raise Refused(f"{out} computes something else than the network: relative difference {worst:.2g}")
+    ops = sorted({n.op_type for n in graph.graph.node})
+    print(f"wrote {out}: {len(graph.graph.node)} nodes ({', '.join(ops)}), largest relative difference {worst:.1e}")
+    if "BatchNormalization" in ops:
+        print("note: pre-activation batch norm cannot be folded into a convolution; it stays in float")
+    return out

@@ -1,0 +1,146 @@
+"""ONNX in float -> ONNX in int8: onnxruntime's static QDQ.
+
+Activations u8 per tensor, weights s8 per output channel, biases i32. Ranges come from calibration pictures.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime import quantization as ort_quantization
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from tqdm import tqdm
+
+from .data import Pictures, normalized
+from .errors import Refused
+
+METHODS = {
+    "minmax": ort_quantization.CalibrationMethod.MinMax,
+    "entropy": ort_quantization.CalibrationMethod.Entropy,
+    "percentile": ort_quantization.CalibrationMethod.Percentile,
+}
+
+
+class Reader(ort_quantization.CalibrationDataReader):
+    """Hands normalized pictures to onnxruntime, one by one."""
+
+    def __init__(self, name: str, pictures: Pictures):
+        self.name, self.pictures = name, pictures
+        self.rewind()
+
+    def get_next(self) -> dict | None:
+        return next(self.iterator, None)
+
+    def rewind(self) -> None:
+        self.iterator = iter(feeds(self.name, self.pictures))
+
+
+def feeds(name: str, pictures: Pictures) -> Iterator[dict]:
+    for i in range(len(pictures)):
+        yield {name: normalized(pictures.images[i : i + 1])}
+
+
+def session(model: Path | onnx.ModelProto, exact: bool = False) -> onnxruntime.InferenceSession:
+    """`exact`: every node as it is written, nothing fused."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    if exact:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def quantize(model: Path, calibration: Pictures, out: Path, method: str = "minmax", keep_float: tuple[str, ...] = ()) -> Path:
+    """Writes `out`. `keep_float`: names of nodes that are not quantized."""
+    if not model.is_file():
+        raise Refused(f"{model} is not there: run `export` first")
+    known = {n.name for n in onnx.load(model).graph.node}
+    if unknown := set(keep_float) - known:
+        raise Refused(f"{model} has no node {', '.join(sorted(unknown))}; see the names in the table that `quantize` prints")
+    name = session(model).get_inputs()[0].name
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        ort_quantization.quantize_static(
+            str(prepared),
+            str(out),
+            Reader(name, calibration),
+            quant_format=ort_quantization.QuantFormat.QDQ,
+            activation_type=ort_quantization.QuantType.QUInt8,
+            weight_type=ort_quantization.QuantType.QInt8,
+            per_channel=True,
+            calibrate_method=METHODS[method],
+            nodes_to_exclude=list(keep_float),
+        )
+    return out
+
+
+@dataclass
+class LayerError:
+    """How far a layer's output in the quantized model is from the float one."""
+
+    node: str
+    op: str
+    sqnr_db: float
+    """10 log10 of signal power over error power: 40 is very good, 20 fair, below 10 bad."""
+
+
+def layer_errors(model: Path, quantized: Path, pictures: Pictures) -> list[LayerError]:
+    """SQNR of each convolution, addition and fully connected layer, worst first."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+        float_model = onnx.load(prepared)
+    int_model = onnx.load(quantized)
+    made = {o for n in int_model.graph.node for o in n.output}
+    # onnxruntime's quantizer clips at zero instead of a ReLU and then gives the tensor the ReLU's name.
+    readers: dict[str, list] = {}
+    for n in float_model.graph.node:
+        for i in n.input:
+            readers.setdefault(i, []).append(n)
+    layers = []
+    for n in float_model.graph.node:
+        if n.op_type not in {"Conv", "Gemm", "MatMul", "Add"}:
+            continue
+        tensor = n.output[0]
+        after = readers.get(tensor, [])
+        if len(after) == 1 and after[0].op_type in {"Relu", "Clip"}:
+            tensor = after[0].output[0]
+        dequantized = f"{tensor}_DequantizeLinear_Output"
+        other = dequantized if dequantized in made else tensor
+        if other in made:
+            layers.append((n, tensor, other))
+
+    def with_outputs(m: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+        del m.graph.output[:]
+        for name in dict.fromkeys(names):
+            m.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+        return m
+
+    a = session(with_outputs(float_model, [t for _, t, _ in layers]))
+    b = session(with_outputs(int_model, [o for _, _, o in layers]), exact=True)
+    signal, noise = np.zeros(len(layers)), np.zeros(len(layers))
+    for feed in tqdm(feeds(a.get_inputs()[0].name, pictures), total=len(pictures), desc="SQNR", disable=None, leave=False):
+        x = dict(zip([o.name for o in a.get_outputs()], a.run(None, feed)))
+        y = dict(zip([o.name for o in b.get_outputs()], b.run(None, feed)))
+        for i, (_, tensor, other) in enumerate(layers):
+            signal[i] += float((x[tensor].astype(np.float64) ** 2).sum())
+            noise[i] += float(((x[tensor].astype(np.float64) - y[other]) ** 2).sum())
+    db = 10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30))
+    errors = [LayerError(n.name, n.op_type, round(float(d), 1)) for (n, _, _), d in zip(layers, db)]
+    return sorted(errors, key=lambda e: e.sqnr_db)
+
+
+def predictions(model: Path, pictures: Pictures) -> np.ndarray:
+    """The class that the model gives to each picture."""
+    s = session(model)
+    name = s.get_inputs()[0].name
+    bar = tqdm(feeds(name, pictures), total=len(pictures), desc=f"running {model.name}", disable=None, leave=False)
+    return np.array([int(s.run(None, feed)[0][0].argmax()) for feed in bar])
