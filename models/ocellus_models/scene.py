@@ -18,8 +18,8 @@ CLASSES = ["empty", "person", "car", "dog", "cat", "bird", "parcel"]
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (96, 96)
 
-# A round of all classes is 540 frames; 7 shares no factor with a visit's 90.
-ROUND_FRAMES, STEP = 540, 7
+# A round of all classes is 540 frames; 11 shares no factor with a visit's 90.
+ROUND_FRAMES, STEP = 540, 11
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Seeds:
     end: int
 
 
-TRAINING = Seeds(1_000, 1_600)
+TRAINING = Seeds(1_000, 2_000)
 HELD_OUT = Seeds(100_000, 100_100)
 TEST = Seeds(200_000, 200_200)
 

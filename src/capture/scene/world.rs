@@ -20,7 +20,7 @@ pub const VISIT_FRAMES: u64 = 90;
 const ROUND: u64 = Kind::ALL.len() as u64;
 
 /// An object is the picture's class when at least this share of its bounding box is in the picture.
-const SEEN: f32 = 0.4;
+const SEEN: f32 = 0.5;
 
 /// A picture is `empty` when no more than this share of an object's bounding box is in it.
 const UNSEEN: f32 = 0.05;
@@ -124,7 +124,7 @@ impl Scene {
     /// Draws frame `index` into `out` as packed RGB24, replacing what was there, and says what it shows.
     ///
     /// [`Truth::objects`] has the object's bounding box, clipped to the picture, if more than a twentieth of it can be
-    /// seen. [`Truth::label`] is its class if at least two fifths can be seen, `empty` if no more than a twentieth
+    /// seen. [`Truth::label`] is its class if at least half can be seen, `empty` if no more than a twentieth
     /// can, and `None` between: on its way in or out, what a picture shows is a matter of opinion.
     pub fn render(&mut self, index: u64, out: &mut Vec<u8>) -> Truth {
         let (slot, frame) = (index / VISIT_FRAMES, (index % VISIT_FRAMES) as f32);
@@ -170,7 +170,7 @@ impl Scene {
         let (dark, bright) = if place.kind.indoors() {
             (0.45, 0.95)
         } else {
-            (0.24, 1.05)
+            (0.28, 1.05)
         };
         let level = (dark + (bright - dark) * day) * (1.0 + wander);
         // Evening is warm, night is blue, lamps indoors are warm.
@@ -189,7 +189,7 @@ impl Scene {
             day,
             gain: tint.map(|t| t * level),
             lamp: 0.5 * (1.0 - day),
-            noise: 1.5 + 6.0 * (1.0 - day),
+            noise: 1.5 + 5.0 * (1.0 - day),
         }
     }
 
@@ -249,7 +249,7 @@ impl Scene {
             Kind::Car => (0.24, 0.38),
             Kind::Dog => (0.26, 0.44),
             Kind::Cat => (0.24, 0.38),
-            Kind::Bird => (0.15, 0.27),
+            Kind::Bird => (0.19, 0.32),
             Kind::Parcel => (0.16, 0.32),
         };
         let near = r.unit();

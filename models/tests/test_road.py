@@ -1,0 +1,215 @@
+"""The road from a network to a quantized file, on small nets with random weights."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from ocellus_models import __main__ as cli
+from ocellus_models import card, data, export, quantize, resnet, train
+from ocellus_models.errors import Refused
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(1)
+
+
+def noise(count: int, size: tuple[int, int], classes: int = 4, seed: int = 0) -> data.Pictures:
+    """Blotches whose brightness and colour tell their class."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    coarse = rng.integers(0, 80, (count, 4, 4, 3)) + labels[:, None, None, None] * np.array([50, 10, -20]) + 60
+    images = coarse.clip(0, 255).astype(np.uint8).repeat(size[0] // 4, 1).repeat(size[1] // 4, 2)
+    return data.Pictures(images, labels.astype(np.int64), [f"class{i}" for i in range(classes)])
+
+
+def settled(model: torch.nn.Module, size: tuple[int, int]) -> torch.nn.Module:
+    """A random network whose batch norms have seen pictures, as trained ones have."""
+    model.train()
+    with torch.no_grad():
+        for seed in range(4):
+            model(train.tensor(torch.from_numpy(noise(8, size, seed=seed).images)))
+    return model.eval()
+
+
+def small(depth: int, preact: bool = False) -> resnet.Config:
+    cfg = resnet.imagenet(depth, 4, preact)
+    cfg.widths, cfg.input_size = [8, 16, 24, 32], (64, 64)
+    return cfg
+
+
+def run(path, x: np.ndarray) -> np.ndarray:
+    return onnxruntime.InferenceSession(str(path)).run(None, {export.INPUT: x})[0]
+
+
+@pytest.mark.parametrize("preact", [False, True])
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_every_depth_is_exported_and_quantized(depth, preact, tmp_path):
+    if preact and depth > 50:
+        pytest.skip("the same blocks as 50, more of them")
+    cfg = small(depth, preact)
+    model = settled(resnet.ResNet(cfg), cfg.input_size)
+    pictures = noise(16, cfg.input_size)
+    float_path = export.export(model, cfg.input_size, cfg.classes, tmp_path / "float.onnx")
+    assert "BatchNormalization" not in {n.op_type for n in onnx.load(float_path).graph.node}
+    int_path = quantize.quantize(float_path, pictures, tmp_path / "int8.onnx")
+    inputs = [data.normalized(pictures.images[i : i + 1]) for i in range(len(pictures))]
+    with torch.inference_mode():
+        expected = np.concatenate([model(torch.from_numpy(x)).numpy() for x in inputs])
+    a = np.concatenate([run(float_path, x) for x in inputs])
+    b = np.concatenate([run(int_path, x) for x in inputs])
+    assert np.allclose(expected, a, atol=1e-3 * max(1, np.abs(a).max()))
+    # Errors add up over up to 152 random layers; the quantized network still says nearly the same.
+    error = np.linalg.norm(a - b) / np.linalg.norm(a)
+    assert error < 0.35
+    types = {i.data_type for i in onnx.load(int_path).graph.initializer if i.name.endswith("weight_quantized")}
+    assert types == {onnx.TensorProto.INT8}
+
+
+def test_depths_have_the_parameters_of_the_papers():
+    def count(cfg):
+        return sum(p.numel() for p in resnet.ResNet(cfg).parameters())
+
+    # torchvision's documentation; He et al. 2015, table 6: 0.27 M.
+    assert count(resnet.imagenet(18)) == 11_689_512
+    assert count(resnet.imagenet(50)) == 25_557_032
+    assert round(count(resnet.cifar(20)) / 1e6, 2) == 0.27
+    with pytest.raises(ValueError, match="6n"):
+        resnet.cifar(19)
+    with pytest.raises(ValueError, match="152"):
+        resnet.imagenet(20)
+
+
+def test_shortcuts_without_parameters_become_convolutions(tmp_path):
+    skip = resnet.PadShortcut(16, 32, 2)
+    x = torch.randn(2, 16, 8, 8)
+    assert torch.equal(skip(x), export.as_convolution(skip, 16)(x))
+    path = export.export(settled(resnet.ResNet(resnet.cifar(8)), (32, 32)), (32, 32), 10, tmp_path / "m.onnx")
+    assert {n.op_type for n in onnx.load(path).graph.node} == {"Conv", "Relu", "Add", "GlobalAveragePool", "Flatten", "Gemm"}
+    # Stem 3·16·9·32²; 2 blocks of 16·16·9 at 32², 32·32·9 at 16² less its narrow first, 64·64·9 at 8² likewise.
+    macs, parameters = card.cost(path)
+    stage = 16 * 16 * 9 * 32 * 32
+    skips = 16 * 32 * 16 * 16 + 32 * 64 * 8 * 8
+    assert macs == 3 * 16 * 9 * 32 * 32 + 2 * stage + 2 * (stage + stage // 2) + skips + 640
+    assert 70_000 < parameters < 90_000
+
+
+@pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
+def test_calibration_and_the_layers_that_lose_most(method, tmp_path):
+    cfg = resnet.Config([1, 1], [8, 16], 4, stem="half", input_size=(32, 32))
+    path = export.export(settled(resnet.ResNet(cfg), (32, 32)), (32, 32), 4, tmp_path / "float.onnx")
+    pictures = noise(24, (32, 32))
+    int8 = quantize.quantize(path, pictures, tmp_path / "int8.onnx", method)
+    errors = quantize.layer_errors(path, int8, pictures.sample(4, seed=1))
+    assert [e.sqnr_db for e in errors] == sorted(e.sqnr_db for e in errors)
+    assert {e.op for e in errors} == {"Conv", "Add", "Gemm"}
+    assert errors[0].sqnr_db > 8
+    kept = quantize.quantize(path, pictures, tmp_path / "kept.onnx", method, (errors[0].node,))
+    quantized = [n for n in onnx.load(kept).graph.node if n.name == errors[0].node]
+    assert len(quantized) == 1 and not any("Dequantize" in i and "weight" in i for i in quantized[0].input)
+    with pytest.raises(Refused, match="no node nothing"):
+        quantize.quantize(path, pictures, tmp_path / "x.onnx", method, ("nothing",))
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
+def test_torchvision(arch, tmp_path):
+    pytest.importorskip("torchvision")
+    weights = tmp_path / "weights.pt"
+    torch.manual_seed(3)
+    import torchvision
+
+    original = settled(torchvision.models.get_model(arch, weights=None, num_classes=4), (64, 64))
+    torch.save({"state_dict": {f"module.{k}": v for k, v in original.state_dict().items()}}, weights)
+    path = export.export(export.torchvision_model(arch, 4, weights), (64, 64), 4, tmp_path / "m.onnx")
+    x = data.normalized(noise(1, (64, 64)).images)
+    with torch.inference_mode():
+        assert np.allclose(original(torch.from_numpy(x)).numpy(), run(path, x), atol=1e-3)
+    with pytest.raises(Refused, match="does not fit"):
+        export.torchvision_model("resnet34", 4, weights)
+    with pytest.raises(Refused, match="no `resnet19`"):
+        export.torchvision_model("resnet19", 4, None)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet26d", "resnetv2_50"])
+def test_timm(arch, tmp_path):
+    pytest.importorskip("timm")
+    model = settled(export.timm_model(arch, 4, None), (64, 64))
+    path = export.export(model, (64, 64), 4, tmp_path / "m.onnx")
+    assert run(path, data.normalized(noise(1, (64, 64)).images)).shape == (1, 4)
+
+
+def test_a_run_that_was_cut_goes_on_as_if_it_had_not(tmp_path):
+    cfg = resnet.Config([1, 1], [8, 16], 4, stem="cifar", input_size=(16, 16))
+    recipe = train.Recipe(epochs=3, batch=16, peak_rate=0.05, seed=5, crop_padding=2)
+    sets = noise(96, (16, 16), seed=1), noise(32, (16, 16), seed=2)
+    whole = torch.load(train.train(cfg, recipe, *sets, tmp_path / "whole"), weights_only=True)
+
+    class Cut(Exception):
+        pass
+
+    def cut_after_first(*args):
+        raise Cut
+
+    original = train.accuracy
+    calls = iter([original, cut_after_first])
+    train.accuracy = lambda *a: next(calls)(*a)
+    try:
+        with pytest.raises(Cut):
+            train.train(cfg, recipe, *sets, tmp_path / "cut")
+    finally:
+        train.accuracy = original
+    resumed = torch.load(train.train(cfg, recipe, *sets, tmp_path / "cut"), weights_only=True)
+    assert all(torch.equal(whole["model"][k], v) for k, v in resumed["model"].items())
+    model, _ = train.load(tmp_path / "whole" / train.CHECKPOINT)
+    assert train.accuracy(model, sets[1]) > 0.5
+    recipe.seed = 6
+    with pytest.raises(Refused, match="another network or recipe"):
+        train.train(cfg, recipe, *sets, tmp_path / "cut")
+
+
+def test_the_commands_on_a_folder_of_pictures(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for part in ("training", "test"):
+        pictures = noise(32, (64, 48))
+        for i in range(32):
+            folder = tmp_path / "set" / part / pictures.names[pictures.labels[i]]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pictures.images[i]).save(folder / f"{i}.png")
+    assert cli.main("train --data set --size 32 --epochs 1 --batch 16 --out run".split()) == 0
+    assert cli.main("export --checkpoint run/checkpoint.pt --out float.onnx".split()) == 0
+    command = "quantize --model float.onnx --calibration set/training --evaluation set/test --short-side 36 --out int8.onnx"
+    assert cli.main(command.split()) == 0
+    said = capsys.readouterr().out
+    assert "SQNR" in said and "int8  top-1" in said and "of 32 pictures" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("train --data nowhere --out run", "training"),
+        ("train --data cifar10:nowhere --out run", "train.npz is not there"),
+        ("export --checkpoint nowhere.pt --out m.onnx", "run `train` first"),
+        ("export --timm resnet18xyz --out m.onnx", "timm has no"),
+        ("quantize --model nowhere.onnx --calibration x --out m.onnx", "run `export` first"),
+    ],
+)
+def test_what_is_missing_is_said(command, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(command.split()) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_normalization_is_the_firmwares():
+    x = data.normalized(np.array([[[[0, 128, 255]]]], np.uint8))
+    assert x.shape == (1, 3, 1, 1)
+    assert np.allclose(x.ravel(), [-0.485 / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225], atol=1e-6)
+
+
+def test_confusions_are_counted_and_shown(tmp_path):
+    matrix = card.confusion(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 2)
+    assert matrix.tolist() == [[1, 1], [0, 2]]
+    assert "| a | 2 | 50.0 % | 100.0 % | b (1) |" in card.class_table(matrix, ["a", "b"])
+    card.confusion_picture(matrix, ["a", "b"], tmp_path / "c.png")
+    assert Image.open(tmp_path / "c.png").size[0] > 100
