@@ -46,7 +46,7 @@ fn frames_are_the_same_on_every_machine() {
         .collect();
     assert_eq!(
         digest,
-        "c5220900138f13a46acf1a236f0f655dc0f38f9ad7d9fa8fe290683ee677b311"
+        "605991742216354cb647dafbb3d28d98c8409d7fdb30571db2e43c97291f8f83"
     );
 }
 
