@@ -39,6 +39,22 @@ def renderer() -> list[str]:
     return ["cargo", "run", "--quiet", "--manifest-path", str(ROOT / "Cargo.toml"), "--example", "render_scene", "--"]
 
 
+def examples(width: int = 240, height: int = 180) -> list[np.ndarray]:
+    """One frame of each class, each of another seed of the test set."""
+    first, found = TEST.first, {}
+    with tempfile.TemporaryDirectory() as folder:
+        truth = Path(folder) / "truth.tsv"
+        seeds = f"--seeds={first}..{first + len(CLASSES)}"
+        command = renderer() + [seeds, "--step=45", f"--size={width}x{height}", f"--truth={truth}"]
+        frames = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+        for i, line in enumerate(truth.read_text().splitlines()):
+            seed, _, label = line.split("\t")[:3]
+            frame = np.frombuffer(frames, np.uint8, width * height * 3, i * width * height * 3)
+            if label == CLASSES[int(seed) - first]:
+                found[label] = frame.reshape(height, width, 3)
+    return [found[name] for name in CLASSES if name in found]
+
+
 def draw(seeds: Seeds, width: int = 640, height: int = 480) -> Pictures:
     """All labelled frames of these seeds, at the network's size; frames without a label are left out."""
     count = (seeds.end - seeds.first) * len(range(0, ROUND_FRAMES, STEP))
