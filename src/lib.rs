@@ -37,12 +37,16 @@
 pub mod broker;
 pub mod capture;
 pub mod clock;
+pub mod cli;
+pub mod config;
 pub mod frame;
 pub mod model;
 pub mod observe;
+pub mod pipeline;
 pub mod preprocess;
 pub mod publish;
 pub mod shutdown;
 pub mod stats;
 pub mod task;
+pub mod toml_read;
 pub mod watchdog;

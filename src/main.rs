@@ -1,2 +1,7 @@
 //! Arguments → command; prints the error chain; sets the exit code.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ocellus::cli::main()
+}

@@ -1,8 +1,8 @@
 //! Counters and latencies, written by every thread, read by summaries and `health`.
 //!
 //! Slot overwrites, device gaps, bad frames and full sink queues are different causes and different counters.
-//! `captured = inferred + overwritten + undecodable + failed + (at most one waiting in the slot and one in
-//! each worker's hand)`.
+//! After a stop `captured = inferred + overwritten + undecodable + failed + abandoned`; while running at most one
+//! frame a camera waits in its slot and one is in each worker's hand.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -53,6 +53,8 @@ pub struct CameraStats {
     pub undecodable: Counter,
     /// Captured frames on which inference failed.
     pub failed: Counter,
+    /// Captured frames that still waited when a stop was requested.
+    pub abandoned: Counter,
     /// Times the device was lost and reopened.
     pub reopened: Counter,
     /// Inferred frames whose source knew the truth, and those of them whose top label was right.
@@ -194,6 +196,14 @@ impl Stats {
     }
 }
 
+/// The process's resident memory, where the system tells (Linux).
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
 impl CameraStats {
     /// All zero, offline.
     pub fn new(id: CameraId) -> Self {
@@ -207,6 +217,7 @@ impl CameraStats {
             rejected: Counter::default(),
             undecodable: Counter::default(),
             failed: Counter::default(),
+            abandoned: Counter::default(),
             reopened: Counter::default(),
             judged: Counter::default(),
             right: Counter::default(),

@@ -2,6 +2,10 @@
 //!
 //! In: task results. Out: [`Observation`]s, shared with every sink. On the `infer-<n>` threads.
 
+mod smoothing;
+
+pub use smoothing::{Smoother, SmoothingSettings};
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -3,6 +3,15 @@
 //! In: [`Outputs`](crate::model::Outputs) of one inference. Out: a [`TaskResult`]. On the `infer-<n>` threads.
 //! Never heard of MQTT.
 
+mod classify;
+mod embed;
+
+pub use classify::{Classify, ClassifySettings};
+pub use embed::{Embed, EmbedSettings};
+
+use crate::model::{ModelInfo, Outputs};
+use crate::preprocess::InputMapping;
+
 /// What one task read from one inference.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TaskResult {
@@ -43,4 +52,92 @@ pub enum EmbeddingType {
     /// 16 bits (IEEE half), little-endian.
     #[default]
     F16,
+}
+
+/// The kinds of task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskKind {
+    /// The best classes.
+    Classify,
+    /// The picture as a vector.
+    Embed,
+}
+
+/// A task's name that is none of [`TaskKind`].
+#[derive(Debug, thiserror::Error)]
+#[error("unknown task `{0}`; known are classify and embed")]
+pub struct UnknownTask(String);
+
+impl std::str::FromStr for TaskKind {
+    type Err = UnknownTask;
+    fn from_str(s: &str) -> Result<Self, UnknownTask> {
+        match s {
+            "classify" => Ok(Self::Classify),
+            "embed" => Ok(Self::Embed),
+            _ => Err(UnknownTask(s.into())),
+        }
+    }
+}
+
+/// How the outputs are read.
+#[derive(Debug, Clone, Default)]
+pub struct TaskSettings {
+    /// `[model.classify]`
+    pub classify: ClassifySettings,
+    /// `[model.embed]`
+    pub embed: EmbedSettings,
+}
+
+impl TaskSettings {
+    /// Values that can never work: key and message.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        self.classify.problems()
+    }
+}
+
+/// Reads one kind of result from the outputs of one inference.
+pub trait Task: Send {
+    /// `mapping` says where the model's input lies in the frame.
+    ///
+    /// # Errors
+    /// Outputs that are not what the model promised at load.
+    fn decode(&mut self, outputs: &Outputs, mapping: &InputMapping) -> Result<TaskResult, TaskError>;
+}
+
+/// Why a task cannot be built, or cannot read its outputs.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// The model has no such output.
+    #[error("the model has no {0} output; {1}")]
+    NoOutput(&'static str, &'static str),
+    /// An output is not as long as the model promised.
+    #[error("the output `{name}` has {actual} elements, not {expected}")]
+    Length {
+        /// The output's name.
+        name: String,
+        /// Elements there.
+        actual: usize,
+        /// Elements promised.
+        expected: usize,
+    },
+}
+
+/// One task on this model.
+///
+/// # Errors
+/// The model does not have the output that the task reads.
+pub fn build(kind: TaskKind, model: &ModelInfo, settings: &TaskSettings) -> Result<Box<dyn Task>, TaskError> {
+    Ok(match kind {
+        TaskKind::Classify => Box::new(Classify::new(model, &settings.classify)?),
+        TaskKind::Embed => Box::new(Embed::new(model, &settings.embed)?),
+    })
+}
+
+/// Every task that the model was loaded for.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_all(model: &ModelInfo, settings: &TaskSettings) -> Result<Vec<Box<dyn Task>>, TaskError> {
+    model.tasks.iter().map(|kind| build(*kind, model, settings)).collect()
 }

@@ -1,0 +1,39 @@
+# What people run. `make test` is what CI runs; it installs what it needs.
+
+CARGO ?= cargo
+VENV := target/test-venv
+export OCELLUS_PYTHON ?= $(abspath $(VENV))/bin/python
+
+.PHONY: help build demo test test-deps check fmt bench
+
+help:
+	@echo 'make demo    build and show the firmware at work: no camera, no broker needed'
+	@echo 'make test    install what the tests need (Debian packages, a Python venv) and run all of them'
+	@echo 'make check   format, lints and docs'
+	@echo 'make bench   the pixel path beside OpenCV, in one interleaved run'
+
+build:
+	$(CARGO) build --release --locked
+
+demo:
+	$(CARGO) run --release --locked -- demo
+
+# One profile for everything: the demo and the tests share their builds.
+test: test-deps check
+	OCELLUS_TEST_STRICT=1 $(CARGO) test --release --locked --workspace
+	$(CARGO) check --release --locked --features nokhwa
+
+test-deps:
+	scripts/test-deps.sh $(VENV)
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --locked --workspace --no-deps --quiet
+
+fmt:
+	$(CARGO) fmt --all
+
+bench: test-deps
+	$(CARGO) bench --locked --bench preprocess --no-run
+	$(OCELLUS_PYTHON) benches/preprocess_vs_opencv.py

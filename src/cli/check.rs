@@ -1,0 +1,136 @@
+//! `ocellus check`: would `ocellus run` work here? Everything is tried, and every problem is told in one go.
+
+use std::io::Write;
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::ConfigError;
+use super::setup::{ConfigArgs, plan};
+use crate::capture::{self, CaptureContext, CaptureError};
+use crate::clock::SystemClock;
+use crate::config::{CameraPlan, ModelPlan, Plan, SelfTestWhen};
+use crate::frame::FramePool;
+use crate::shutdown::Shutdown;
+use crate::stats::CameraStats;
+use crate::{pipeline, task};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Do not open cameras or connect to the broker: what is on disk only
+    #[arg(long)]
+    offline: bool,
+    /// For programs: a JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was tried, and how it went.
+#[derive(Serialize)]
+struct Finding {
+    what: String,
+    ok: bool,
+    message: String,
+    /// Whether a start would be refused; a missing camera or broker is a state that a run waits out.
+    fatal: bool,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let mut findings = Vec::new();
+    match plan(&args.config) {
+        Err(e) => findings.push(Finding { what: "configuration".into(), ok: false, message: format!("{e:#}"), fatal: true }),
+        Ok(plan) => {
+            let message = format!("device {}, {} camera(s), {} model(s)", plan.device, plan.cameras.len(), plan.models.len());
+            findings.push(Finding { what: "configuration".into(), ok: true, message, fatal: true });
+            findings.extend(plan.models.iter().map(|m| finding(format!("model {}", m.id), true, check_model(m, &plan))));
+            if !args.offline {
+                findings.extend(plan.cameras.iter().map(|c| finding(format!("camera {}", c.id), false, check_camera(c))));
+                findings.extend(plan.mqtt.as_ref().map(|m| finding("broker".into(), false, check_broker(m.host(), m.port(), &plan))));
+            }
+        }
+    }
+    report(&findings, args.json)?;
+    let wrong: Vec<&Finding> = findings.iter().filter(|f| !f.ok).collect();
+    match wrong.len() {
+        0 => Ok(()),
+        n if wrong.iter().any(|f| f.fatal) => Err(ConfigError(format!("{n} problem(s); a start would be refused")).into()),
+        n => anyhow::bail!("{n} problem(s); a start would wait for them to go away"),
+    }
+}
+
+fn finding(what: String, fatal: bool, result: anyhow::Result<String>) -> Finding {
+    match result {
+        Ok(message) => Finding { what, ok: true, message, fatal },
+        Err(e) => Finding { what, ok: false, message: format!("{e:#}"), fatal },
+    }
+}
+
+fn report(findings: &[Finding], json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, findings)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    for f in findings {
+        writeln!(out, "{}  {}: {}", if f.ok { "ok  " } else { "FAIL" }, f.what, f.message)?;
+    }
+    Ok(())
+}
+
+fn check_model(m: &ModelPlan, plan: &Plan) -> anyhow::Result<String> {
+    let model = pipeline::load_model(m, plan.engine_threads)?;
+    task::build_all(model.info(), &m.task)?;
+    let golden = match m.self_test {
+        SelfTestWhen::Off => "self-test off".into(),
+        SelfTestWhen::Start | SelfTestWhen::Check => model.self_test()?.to_string(),
+    };
+    let i = &model.info().input;
+    Ok(format!("{}x{} input, {} labels, {golden}", i.width, i.height, model.info().labels.len()))
+}
+
+/// Opens the camera and waits for one whole frame.
+fn check_camera(c: &CameraPlan) -> anyhow::Result<String> {
+    let context = CaptureContext {
+        camera: c.id.clone(),
+        pool: FramePool::default(),
+        clock: Arc::new(SystemClock),
+        shutdown: Shutdown::new(),
+        stats: Arc::new(CameraStats::new(c.id.clone())),
+    };
+    let deadline = Instant::now() + c.capture.timeout + Duration::from_secs(1);
+    let mut source = capture::open(&c.capture, context)?;
+    loop {
+        match source.next() {
+            Ok(frame) => {
+                let g = frame.geometry;
+                return Ok(format!("{}: a {} frame of {}x{}", source.describe(), frame.format, g.width, g.height));
+            }
+            Err(CaptureError::Skip(_)) if Instant::now() < deadline => {}
+            Err(e) => anyhow::bail!("{}: {e}", c.capture.source),
+        }
+    }
+}
+
+/// Whether something accepts connections there; the embedded broker will, once it runs.
+fn check_broker(host: &str, port: u16, plan: &Plan) -> anyhow::Result<String> {
+    if plan.broker.is_some_and(|b| b.port() == port) {
+        return Ok("the embedded one".into());
+    }
+    let addresses: Vec<_> = (host, port)
+        .to_socket_addrs()
+        .map_err(|e| anyhow::anyhow!("{host}:{port}: the name cannot be resolved: {e}"))?
+        .collect();
+    let mut last = String::from("no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, Duration::from_secs(3)) {
+            Ok(_) => return Ok(format!("{host}:{port} accepts connections ({address})")),
+            Err(e) => last = e.to_string(),
+        }
+    }
+    anyhow::bail!("{host}:{port}: {last}; is the broker running, and the port right?")
+}

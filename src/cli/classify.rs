@@ -1,0 +1,134 @@
+//! `ocellus classify IMAGE…`: what the model sees in files; a table for people, JSON lines for programs.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use super::setup::single_model;
+use crate::model::{Model, Session};
+use crate::preprocess::{InputTensor, Preprocessor, frame_from_image_bytes};
+use crate::task::{self, Task, TaskKind, TaskResult};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// JPEG, PNG, BMP or WebP files
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    #[command(flatten)]
+    model: super::setup::ModelArgs,
+    /// How many classes are shown for each image
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    top_k: usize,
+    /// For programs: a JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Record<'a> {
+    image: &'a Path,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results: Option<Vec<Scored<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    infer_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Scored<'a> {
+    label: &'a str,
+    index: usize,
+    score: f32,
+}
+
+/// Everything that is reused from image to image.
+struct Classifier {
+    preprocessor: Preprocessor,
+    input: InputTensor,
+    session: Session,
+    task: Box<dyn Task>,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let model = single_model(&args.model, &[TaskKind::Classify])?;
+    let mut classifier = Classifier::new(&model, args.top_k)?;
+    let mut failed = 0;
+    let mut out = std::io::stdout().lock();
+    for image in &args.images {
+        let started = Instant::now();
+        let result = classifier.classify(image);
+        let ms = started.elapsed().as_secs_f64() * 1e3;
+        failed += usize::from(result.is_err());
+        if args.json {
+            write_json(&mut out, image, &result, ms)?;
+        } else {
+            write_table(&mut out, image, &result)?;
+        }
+    }
+    anyhow::ensure!(failed == 0, "{failed} of {} images could not be classified", args.images.len());
+    Ok(())
+}
+
+impl Classifier {
+    fn new(model: &Model, top_k: usize) -> anyhow::Result<Self> {
+        let info = model.info();
+        let mut settings = task::TaskSettings::default();
+        settings.classify.top_k = top_k;
+        Ok(Self {
+            preprocessor: Preprocessor::new(info.input.clone()),
+            input: InputTensor::for_spec(&info.input),
+            session: model.session()?,
+            task: task::build(TaskKind::Classify, info, &settings)?,
+        })
+    }
+
+    fn classify(&mut self, image: &Path) -> anyhow::Result<Vec<task::Class>> {
+        let bytes = std::fs::read(image).context("cannot be read")?;
+        let frame = frame_from_image_bytes(&bytes)?;
+        let prepared = self.preprocessor.run(&frame, &mut self.input)?;
+        let outputs = self.session.run(&self.input)?;
+        match self.task.decode(outputs, &prepared.mapping)? {
+            TaskResult::Classification(classes) => Ok(classes),
+            TaskResult::Embedding(_) => unreachable!("a classify task gives classes"),
+        }
+    }
+}
+
+fn write_json(
+    out: &mut impl Write,
+    image: &Path,
+    result: &anyhow::Result<Vec<task::Class>>,
+    ms: f64,
+) -> anyhow::Result<()> {
+    let scored = |c: &'_ [task::Class]| -> Vec<Scored<'_>> {
+        c.iter().map(|c| Scored { label: &c.label, index: c.index, score: c.score }).collect()
+    };
+    let record = match result {
+        Ok(classes) => Record { image, results: Some(scored(classes)), infer_ms: Some((ms * 10.0).round() / 10.0), error: None },
+        Err(e) => Record { image, results: None, infer_ms: None, error: Some(format!("{e:#}")) },
+    };
+    serde_json::to_writer(&mut *out, &record)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+fn write_table(
+    out: &mut impl Write,
+    image: &Path,
+    result: &anyhow::Result<Vec<task::Class>>,
+) -> anyhow::Result<()> {
+    match result {
+        Ok(classes) => {
+            writeln!(out, "{}", image.display())?;
+            for c in classes {
+                writeln!(out, "  {:>5.1} %  {} ({})", 100.0 * c.score, c.label, c.index)?;
+            }
+        }
+        Err(e) => eprintln!("{}: {e:#}", image.display()),
+    }
+    Ok(())
+}

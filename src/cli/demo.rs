@@ -1,0 +1,170 @@
+//! `ocellus demo`: everything at work, with nothing to set up.
+//!
+//! The embedded broker, the synthetic camera and the model that ships run in this process; the lines that are shown
+//! are messages that came back from the broker.
+
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context;
+use serde::Deserialize;
+
+use super::{run::load_models, run::stop_after, setup::shipped_model, summary};
+use crate::config::{BrokerConfig, CameraConfig, Config, DeviceConfig, ModelConfig, Plan};
+use crate::pipeline::{self, Parts};
+use crate::publish::mqtt::{self, MqttSettings};
+use crate::shutdown::Shutdown;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Stop after so many seconds (default: at Ctrl-C)
+    #[arg(long, value_name = "N")]
+    seconds: Option<f64>,
+    /// Frames a second of the synthetic camera
+    #[arg(long, value_name = "N", default_value_t = 10.0)]
+    fps: f64,
+    /// Seed of the scene: the same seed draws the same frames
+    #[arg(long, value_name = "N", default_value_t = 2026)]
+    seed: u64,
+    /// Port of the embedded broker on 127.0.0.1 (default: 1883, or a free one if that is taken)
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+}
+
+const DEVICE: &str = "demo";
+const CAMERA: &str = "scene";
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, broker_port(args.port)?));
+    let plan = plan(&args, listen)?;
+    let models = load_models(&plan)?;
+    introduce(&plan, listen);
+
+    let shutdown = Shutdown::new();
+    stop_after(&shutdown, args.seconds);
+    let started = Instant::now();
+    let running = pipeline::start(&plan, Parts { models, shutdown, is_service: true, ..Parts::default() })?;
+    let messages = mqtt::subscribe(&url(listen), &format!("ocellus/{DEVICE}/{CAMERA}/+"))?;
+    let shown = std::thread::spawn(move || messages.iter().filter(|m| show(&m.topic, &m.payload)).count());
+    let stats = running.wait()?;
+    let ran = started.elapsed();
+    let shown = shown.join().unwrap_or_default();
+
+    println!("\nAfter {:.1} s, {shown} results came back from the broker:\n", ran.as_secs_f64());
+    print!("{}", summary::table(&stats, ran));
+    if let Some(bytes) = crate::stats::resident_bytes() {
+        println!("\n  memory: {:.0} MB resident", bytes as f64 / 1e6);
+    }
+    Ok(())
+}
+
+fn plan(args: &Args, listen: SocketAddr) -> anyhow::Result<Plan> {
+    let config = Config {
+        device: DeviceConfig { id: Some(DEVICE.into()) },
+        camera: vec![CameraConfig {
+            id: Some(CAMERA.into()),
+            source: Some(format!("scene:{}", args.seed)),
+            fps: Some(args.fps),
+            ..CameraConfig::default()
+        }],
+        model: vec![ModelConfig { path: Some(shipped_model()?), ..ModelConfig::default() }],
+        mqtt: Some(MqttSettings { url: url(listen), ..MqttSettings::default() }),
+        broker: Some(BrokerConfig { listen: Some(listen) }),
+        ..Config::default()
+    };
+    Plan::new(config, Path::new("")).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(|p| p.to_string()).collect();
+        anyhow::anyhow!("{}", lines.join("\n"))
+    })
+}
+
+fn url(listen: SocketAddr) -> String {
+    format!("mqtt://{listen}")
+}
+
+/// The wanted port, or 1883, or a free one.
+fn broker_port(wanted: Option<u16>) -> anyhow::Result<u16> {
+    let bound = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|l| l.local_addr());
+    match wanted {
+        Some(port) => Ok(port),
+        None => Ok(bound(1883).or_else(|_| bound(0)).context("no free port for the broker")?.port()),
+    }
+}
+
+fn introduce(plan: &Plan, listen: SocketAddr) {
+    let (camera, model) = (&plan.cameras[0], &plan.models[0]);
+    println!("Ocellus {}: a camera that thinks", env!("CARGO_PKG_VERSION"));
+    println!(
+        "  camera   {} (drawn by this program, {} frames a second)",
+        camera.capture.source,
+        camera.capture.fps.unwrap_or_default()
+    );
+    println!("  model    {} (int8, on the CPU)", model.id);
+    println!("  broker   {listen} (embedded); look for yourself:");
+    println!("           mosquitto_sub -h {} -p {} -t 'ocellus/{DEVICE}/#' -v", listen.ip(), listen.port());
+    println!("Each line below is a message that came back from the broker. Ctrl-C stops.\n");
+}
+
+/// The parts of a message that a line shows.
+#[derive(Deserialize)]
+struct Message {
+    seq: u64,
+    ts: String,
+    timing_ms: Timing,
+    results: Vec<Seen>,
+    truth: Option<Truth>,
+}
+
+#[derive(Deserialize)]
+struct Timing {
+    age: f64,
+    infer: f64,
+}
+
+#[derive(Deserialize)]
+struct Seen {
+    label: String,
+    score: f64,
+}
+
+#[derive(Deserialize)]
+struct Truth {
+    label: String,
+}
+
+/// Prints one message as a line; whether it was a result.
+fn show(topic: &str, payload: &[u8]) -> bool {
+    let mut out = std::io::stdout().lock();
+    match topic.rsplit('/').next() {
+        Some("classification") => match serde_json::from_slice::<Message>(payload) {
+            Ok(m) => writeln!(out, "{}", line(&m)).is_ok(),
+            Err(e) => {
+                tracing::warn!("{topic}: not as expected: {e}");
+                false
+            }
+        },
+        Some("event") => {
+            let _ = writeln!(out, "              event  {}", String::from_utf8_lossy(payload));
+            false
+        }
+        _ => false,
+    }
+}
+
+fn line(m: &Message) -> String {
+    let time = m.ts.split_once('T').map_or(m.ts.as_str(), |(_, t)| t.trim_end_matches('Z'));
+    let best = m.results.first();
+    let sees = best.map_or("–", |b| b.label.as_str());
+    let score = best.map_or(0.0, |b| 100.0 * b.score);
+    let truth = match &m.truth {
+        Some(t) if best.is_some_and(|b| b.label == t.label) => "right".to_string(),
+        Some(t) => format!("WRONG: {}", t.label),
+        None => String::new(),
+    };
+    format!(
+        "{time}  #{:<5} {sees:<10} {score:>5.1} %  {truth:<16} inferred in {:.1} ms, {:.1} ms after capture",
+        m.seq, m.timing_ms.infer, m.timing_ms.age
+    )
+}

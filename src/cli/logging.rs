@@ -1,0 +1,71 @@
+//! Logs on standard error: for people, for programs (`--log-format json`), and for journald.
+
+use std::fmt;
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, format};
+use tracing_subscriber::registry::LookupSpan;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct LogArgs {
+    /// How log lines are written
+    #[arg(long, global = true, value_enum, default_value = "text", help_heading = "Logging")]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as info,ocellus::capture=debug
+    #[arg(long, global = true, env = "OCELLUS_LOG", default_value = "info", help_heading = "Logging")]
+    log: String,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LogFormat {
+    /// One readable line each
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Starts logging for the whole process.
+pub(super) fn start(args: &LogArgs) {
+    // The embedded broker logs every subscription at info: that is our debug.
+    let quiet = "rumqttd=warn,rumqttc=warn,tract=warn";
+    let (filter, refused) = match EnvFilter::try_new(format!("{quiet},{}", args.log)) {
+        Ok(filter) => (filter, None),
+        Err(e) => (EnvFilter::new(format!("{quiet},info")), Some(e)),
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // journald adds time and unit itself, and takes the level from an "<n>" at the start of the line.
+    let to_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    match args.log_format {
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text if to_journal => builder.with_ansi(false).event_format(Journal).init(),
+        LogFormat::Text => {
+            let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            builder.with_ansi(ansi).with_target(false).init();
+        }
+    }
+    if let Some(e) = refused {
+        tracing::warn!("--log {}: {e}; using info", args.log);
+    }
+}
+
+/// `<6>message key=value`, syslog's priorities.
+struct Journal;
+
+impl<S, N> FormatEvent<S, N> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        format().without_time().with_level(false).with_target(false).with_ansi(false).format_event(ctx, writer, event)
+    }
+}

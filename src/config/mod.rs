@@ -1,0 +1,143 @@
+//! TOML → [`Config`] (what was written) → [`Plan`](plan::Plan) (what will run).
+//!
+//! In: the text of one file, or command-line flags. Out: a plan that can be started, or every problem at once.
+//! On the main thread, before anything starts. Every key is described in `docs/configuration.md`.
+
+pub mod plan;
+
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+pub use plan::{CameraPlan, ModelPlan, Plan};
+pub use crate::toml_read::Problem;
+
+use crate::frame::PixelFormat;
+use crate::observe::SmoothingSettings;
+use crate::publish::mqtt::MqttSettings;
+use crate::task::{ClassifySettings, EmbedSettings};
+
+/// The configuration file, as written.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[device]`
+    pub device: DeviceConfig,
+    /// `[[camera]]`
+    pub camera: Vec<CameraConfig>,
+    /// `[[model]]`
+    pub model: Vec<ModelConfig>,
+    /// `[engine]`
+    pub engine: EngineConfig,
+    /// `[smoothing]`
+    pub smoothing: SmoothingSettings,
+    /// `[mqtt]`
+    pub mqtt: Option<MqttSettings>,
+    /// `[broker]`
+    pub broker: Option<BrokerConfig>,
+    /// `[output]`
+    pub output: OutputConfig,
+}
+
+/// `[device]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeviceConfig {
+    /// The device's id in topics; derived from the machine id if absent.
+    pub id: Option<String>,
+}
+
+/// `[[camera]]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CameraConfig {
+    /// The camera's id in topics.
+    pub id: Option<String>,
+    /// `v4l2:[DEVICE]`, `exec:COMMAND`, `files:PATH`, `scene:[SEED]`, `nokhwa:INDEX`.
+    pub source: Option<String>,
+    /// Width and height in pixels.
+    pub size: Option<(u32, u32)>,
+    /// Frames a second.
+    pub fps: Option<f64>,
+    /// Pixel format.
+    pub format: Option<PixelFormat>,
+    /// A device silent for so long is reopened.
+    pub timeout_ms: Option<u64>,
+    /// Files: play for ever.
+    pub repeat: bool,
+}
+
+/// `[[model]]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The model's id in messages; the path's last part if absent.
+    pub id: Option<String>,
+    /// A bundle's directory or a bare `.onnx`.
+    pub path: Option<PathBuf>,
+    /// Labels for a bare `.onnx`, one a line.
+    pub labels: Option<PathBuf>,
+    /// `classify`, `embed`.
+    pub tasks: Vec<String>,
+    /// The cameras that it looks at; all if empty.
+    pub cameras: Vec<String>,
+    /// When the golden input is computed: `start`, `check` or `off`.
+    pub self_test: SelfTestWhen,
+    /// `[model.classify]`
+    pub classify: ClassifySettings,
+    /// `[model.embed]`
+    pub embed: EmbedSettings,
+}
+
+/// When a model proves on its golden input that this machine computes what the training machine did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SelfTestWhen {
+    /// At every start.
+    #[default]
+    Start,
+    /// Only by `ocellus check`.
+    Check,
+    /// Never.
+    Off,
+}
+
+/// `[engine]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Threads that compute one inference together.
+    pub threads: usize,
+    /// Inferences at a time.
+    pub workers: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { threads: 1, workers: 1 }
+    }
+}
+
+/// `[broker]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BrokerConfig {
+    /// Where the embedded broker listens; `127.0.0.1:1883` if absent.
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+/// `[output]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OutputConfig {
+    /// Every observation as a line of JSON on standard output.
+    pub jsonl: bool,
+}
+
+impl Config {
+    /// Reads a file's text; keys that offend are left out and named.
+    pub fn parse(text: &str) -> (Self, Vec<Problem>) {
+        crate::toml_read::read(text)
+    }
+}

@@ -1,0 +1,338 @@
+//! `Config` → [`Plan`]: defaults filled in, everything checked that can be checked without opening anything.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::toml_read::nearest;
+use super::{CameraConfig, Config, ModelConfig, Problem, SelfTestWhen};
+use crate::capture::{CaptureSettings, SourceSpec};
+use crate::frame::CameraId;
+use crate::observe::SmoothingSettings;
+use crate::publish::mqtt::MqttSettings;
+use crate::task::{TaskKind, TaskSettings};
+
+/// What will run. Made by [`Plan::new`] alone, so that a plan is always consistent.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The device's id in topics.
+    pub device: String,
+    /// The cameras, ids unique.
+    pub cameras: Vec<CameraPlan>,
+    /// The models, ids unique.
+    pub models: Vec<ModelPlan>,
+    /// Threads that compute one inference together, at least 1.
+    pub engine_threads: usize,
+    /// Inferences at a time, at least 1.
+    pub workers: usize,
+    /// Hysteresis of `state` and `event`.
+    pub smoothing: SmoothingSettings,
+    /// The broker to publish to.
+    pub mqtt: Option<MqttSettings>,
+    /// Where the embedded broker listens, if it runs.
+    pub broker: Option<SocketAddr>,
+    /// Every observation as a line of JSON on standard output.
+    pub jsonl: bool,
+}
+
+/// One camera.
+#[derive(Debug, Clone)]
+pub struct CameraPlan {
+    /// Its id in topics.
+    pub id: CameraId,
+    /// How it is opened.
+    pub capture: CaptureSettings,
+    /// Indices of the models that look at it.
+    pub models: Vec<usize>,
+}
+
+/// One model.
+#[derive(Debug, Clone)]
+pub struct ModelPlan {
+    /// Its id in messages.
+    pub id: String,
+    /// A bundle's directory or a bare `.onnx`.
+    pub path: PathBuf,
+    /// Labels for a bare `.onnx`.
+    pub labels: Option<PathBuf>,
+    /// The tasks; as the manifest says if empty.
+    pub tasks: Vec<TaskKind>,
+    /// How the outputs are read.
+    pub task: TaskSettings,
+    /// When the golden input is computed.
+    pub self_test: SelfTestWhen,
+}
+
+impl Plan {
+    /// Checks a configuration and fills in the defaults; all problems at once. Relative paths are taken from `base`.
+    pub fn new(config: Config, base: &Path) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let device = config.device.id.unwrap_or_else(default_device_id);
+        check_id("device.id", &device, &mut problems);
+        let models = models(&config.model, base, &mut problems);
+        let cameras = cameras(&config.camera, &config.model, &models, &mut problems);
+        if cameras.is_empty() && config.camera.is_empty() {
+            let fix = "no camera: add a [[camera]] section or --camera (`ocellus devices` lists what there is)";
+            problems.push(Problem::new("camera", fix));
+        }
+        if models.is_empty() && config.model.is_empty() {
+            let fix = "no model: add a [[model]] section or --model with a bundle or an .onnx file";
+            problems.push(Problem::new("model", fix));
+        }
+        for (key, value) in [("engine.threads", config.engine.threads), ("engine.workers", config.engine.workers)] {
+            if !(1..=64).contains(&value) {
+                problems.push(Problem::new(key, format!("{value} is not between 1 and 64")));
+            }
+        }
+        problems.extend(config.smoothing.problems().into_iter().map(|p| in_section("smoothing", p)));
+        if let Some(mqtt) = &config.mqtt {
+            problems.extend(mqtt.problems().into_iter().map(|p| in_section("mqtt", p)));
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self {
+            device,
+            cameras,
+            models,
+            engine_threads: config.engine.threads,
+            workers: config.engine.workers,
+            smoothing: config.smoothing,
+            mqtt: config.mqtt,
+            broker: config.broker.map(|b| b.listen.unwrap_or_else(default_broker_address)),
+            jsonl: config.output.jsonl,
+        })
+    }
+}
+
+fn in_section(section: &str, (key, message): (&'static str, String)) -> Problem {
+    Problem::new(format!("{section}.{key}"), message)
+}
+
+fn default_broker_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 1883))
+}
+
+/// `ocellus-` and six hexadecimal digits that depend on the machine id, without giving it away.
+fn default_device_id() -> String {
+    let machine = ["/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostname"]
+        .iter()
+        .find_map(|p| std::fs::read_to_string(p).ok().filter(|s| !s.trim().is_empty()));
+    match machine {
+        Some(id) => {
+            let digest = Sha256::digest(format!("ocellus:{}", id.trim()));
+            format!("ocellus-{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2])
+        }
+        None => "ocellus".into(),
+    }
+}
+
+fn check_id(key: &str, id: &str, problems: &mut Vec<Problem>) {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    if id.is_empty() || id.len() > 64 || !id.bytes().all(ok) {
+        let fix = "ids become parts of topics: 1 to 64 of a-z A-Z 0-9 _ -";
+        problems.push(Problem::new(key, format!("`{id}` cannot be an id; {fix}")));
+    }
+}
+
+fn models(configs: &[ModelConfig], base: &Path, problems: &mut Vec<Problem>) -> Vec<ModelPlan> {
+    let mut ids = HashSet::new();
+    let mut plans = Vec::new();
+    for (i, c) in configs.iter().enumerate() {
+        let Some(path) = &c.path else {
+            let fix = "missing; write the path of a bundle's directory or of an .onnx file";
+            problems.push(Problem::new(format!("model.{i}.path"), fix));
+            continue;
+        };
+        let id = c.id.clone().unwrap_or_else(|| id_of_path(path));
+        check_id(&format!("model.{i}.id"), &id, problems);
+        if !ids.insert(id.clone()) {
+            problems.push(Problem::new(format!("model.{i}.id"), format!("`{id}` is used twice")));
+        }
+        let mut tasks = Vec::new();
+        for task in &c.tasks {
+            match task.parse::<TaskKind>() {
+                Ok(kind) if tasks.contains(&kind) => {}
+                Ok(kind) => tasks.push(kind),
+                Err(e) => problems.push(Problem::new(format!("model.{i}.tasks"), e.to_string())),
+            }
+        }
+        let task = TaskSettings { classify: c.classify.clone(), embed: c.embed.clone() };
+        problems.extend(task.problems().into_iter().map(|p| in_section(&format!("model.{i}"), p)));
+        plans.push(ModelPlan {
+            id,
+            path: base.join(path),
+            labels: c.labels.as_ref().map(|l| base.join(l)),
+            tasks,
+            task,
+            self_test: c.self_test,
+        });
+    }
+    plans
+}
+
+/// The path's last part without its extension, what cannot stand in an id replaced.
+fn id_of_path(path: &Path) -> String {
+    let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let ok = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+    let id: String = stem.chars().map(ok).take(64).collect();
+    if id.is_empty() { "model".into() } else { id }
+}
+
+fn cameras(
+    configs: &[CameraConfig],
+    model_configs: &[ModelConfig],
+    models: &[ModelPlan],
+    problems: &mut Vec<Problem>,
+) -> Vec<CameraPlan> {
+    let mut plans: Vec<CameraPlan> = Vec::new();
+    for (i, c) in configs.iter().enumerate() {
+        let key = |name: &str| format!("camera.{i}.{name}");
+        let id = match (&c.id, configs.len()) {
+            (Some(id), _) => id.clone(),
+            (None, 1) => "camera".into(),
+            (None, _) => format!("camera{i}"),
+        };
+        check_id(&key("id"), &id, problems);
+        if plans.iter().any(|p| *p.id == *id) {
+            problems.push(Problem::new(key("id"), format!("`{id}` is used twice")));
+        }
+        let source = c.source.clone().unwrap_or_else(|| "v4l2:".into());
+        match source.parse::<SourceSpec>() {
+            Err(e) => problems.push(Problem::new(key("source"), e.to_string())),
+            Ok(source) => {
+                let capture = capture_settings(c, source, &key, problems);
+                plans.push(CameraPlan { id: id.into(), capture, models: vec![] });
+            }
+        }
+    }
+    let ids: Vec<CameraId> = plans.iter().map(|p| p.id.clone()).collect();
+    // A model whose path is missing has no plan: then the indices do not match, and a problem says so already.
+    if models.len() == model_configs.len() {
+        for (m, c) in model_configs.iter().enumerate() {
+            for wanted in c.cameras.iter().filter(|w| !ids.iter().any(|id| **id == ***w)) {
+                let hint = match nearest(wanted, ids.iter().map(|id| &**id)) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("there are {}", ids.join(", ")),
+                };
+                let message = format!("no camera has the id `{wanted}`; {hint}");
+                problems.push(Problem::new(format!("model.{m}.cameras"), message));
+            }
+            let looks_at = |id: &str| c.cameras.is_empty() || c.cameras.iter().any(|w| w == id);
+            plans.iter_mut().filter(|p| looks_at(&p.id)).for_each(|p| p.models.push(m));
+        }
+    }
+    plans
+}
+
+fn capture_settings(
+    c: &CameraConfig,
+    source: SourceSpec,
+    key: &dyn Fn(&str) -> String,
+    problems: &mut Vec<Problem>,
+) -> CaptureSettings {
+    let mut capture = CaptureSettings::new(source);
+    if let Some((w, h)) = c.size {
+        if !(16..=16384).contains(&w) || !(16..=16384).contains(&h) {
+            let message = format!("{w}×{h} is not between 16×16 and 16384×16384");
+            problems.push(Problem::new(key("size"), message));
+        }
+    }
+    if let Some(fps) = c.fps {
+        if !(fps > 0.0 && fps <= 1000.0) {
+            problems.push(Problem::new(key("fps"), format!("{fps} is not above 0 and at most 1000")));
+        }
+    }
+    if let Some(ms) = c.timeout_ms {
+        if !(100..=600_000).contains(&ms) {
+            problems.push(Problem::new(key("timeout_ms"), format!("{ms} is not between 100 and 600000")));
+        }
+        capture.timeout = Duration::from_millis(ms);
+    }
+    capture.size = c.size;
+    capture.fps = c.fps;
+    capture.format = c.format;
+    capture.repeat = c.repeat;
+    capture
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(text: &str) -> Result<Plan, Vec<String>> {
+        let (config, problems) = Config::parse(text);
+        assert_eq!(problems, []);
+        Plan::new(config, Path::new("/etc/ocellus"))
+            .map_err(|p| p.iter().map(|p| p.to_string()).collect())
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let p = plan("[[camera]]\nsource = 'scene:3'\n[[model]]\npath = 'nets/resnet18 int8.onnx'\n").unwrap();
+        assert_eq!(&*p.cameras[0].id, "camera");
+        assert_eq!(p.cameras[0].models, [0]);
+        assert_eq!(p.models[0].id, "resnet18-int8");
+        assert_eq!(p.models[0].path, Path::new("/etc/ocellus/nets/resnet18 int8.onnx"));
+        assert_eq!((p.workers, p.engine_threads), (1, 1));
+        assert!(p.mqtt.is_none() && p.broker.is_none());
+        assert_eq!(plan("[broker]\n[[camera]]\n[[model]]\npath='m'").unwrap().broker.unwrap().port(), 1883);
+    }
+
+    #[test]
+    fn models_look_at_the_cameras_they_name() {
+        let text = "[[camera]]\nid='a'\n[[camera]]\nid='b'\n[[model]]\npath='x'\ncameras=['b']\n[[model]]\npath='y'\n";
+        let p = plan(text).unwrap();
+        assert_eq!(p.cameras[0].models, [1]);
+        assert_eq!(p.cameras[1].models, [0, 1]);
+    }
+
+    #[test]
+    fn all_problems_at_once_each_with_its_fix() {
+        let text = "
+            [device]
+            id = 'front door'
+            [engine]
+            threads = 0
+            [[camera]]
+            id = 'porch'
+            source = 'rtsp://x'
+            [[camera]]
+            id = 'yard'
+            fps = -1.0
+            size = [4, 4]
+            [[model]]
+            id = 'm'
+            [[model]]
+            path = 'x'
+            tasks = ['clasify']
+            cameras = ['yrad']
+        ";
+        let problems = plan(text).unwrap_err().join("\n");
+        for says in [
+            "device.id: `front door` cannot be an id",
+            "engine.threads: 0",
+            "camera.0.source: `rtsp://x` is no camera source",
+            "camera.1.fps: -1",
+            "camera.1.size: 4×4",
+            "model.0.path: missing",
+            "model.1.tasks: ",
+        ] {
+            assert!(problems.contains(says), "no `{says}` in\n{problems}");
+        }
+        let problems = plan("[[camera]]\nid='yard'\n[[model]]\npath='x'\ncameras=['yrad']\n").unwrap_err();
+        assert_eq!(problems, ["model.0.cameras: no camera has the id `yrad`; did you mean `yard`?"]);
+        assert_eq!(plan("").unwrap_err().len(), 2);
+    }
+
+    #[test]
+    fn the_default_device_id_is_valid_and_stable() {
+        let mut problems = vec![];
+        check_id("device.id", &default_device_id(), &mut problems);
+        assert_eq!(problems, []);
+        assert_eq!(default_device_id(), default_device_id());
+    }
+}

@@ -1,0 +1,221 @@
+//! The plan → threads: the only place where stages are wired to each other.
+//!
+//! In: a [`Plan`] and its loaded models. Out: a [`Running`] pipeline, to be waited for. The caller's thread starts
+//! and ends everything; the threads are those of the crate's table. Always holds: a stop ends capture first, then
+//! the inference in hand, then what is queued for the sinks, and the whole within two seconds.
+
+mod io;
+mod worker;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::capture::supervisor::{Ended, Supervisor};
+use crate::capture::{CaptureContext, CaptureSettings};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{ModelPlan, Plan};
+use crate::frame::{CameraId, FramePool, LatestSlots};
+use crate::model::{LoadOptions, Model};
+use crate::observe::Publication;
+use crate::publish::{Sink, jsonl::JsonlSink, mqtt};
+use crate::shutdown::Shutdown;
+use crate::stats::Stats;
+use crate::watchdog::Watchdog;
+
+use worker::{CameraState, Worker};
+
+/// How long queued messages may take to leave after the last inference.
+const FLUSH: Duration = Duration::from_millis(1000);
+/// A worker that is silent for so long hangs. The slowest network on the slowest board takes a few seconds.
+const INFER_SILENCE: Duration = Duration::from_secs(60);
+
+/// Loads a plan's model; the self-test is the caller's to run.
+pub fn load_model(plan: &ModelPlan, threads: usize) -> anyhow::Result<Model> {
+    let options = LoadOptions {
+        id: Some(plan.id.clone()),
+        labels: plan.labels.clone(),
+        tasks: plan.tasks.clone(),
+        threads,
+        ..LoadOptions::default()
+    };
+    Model::load(&plan.path, &options).with_context(|| format!("cannot load the model `{}`", plan.id))
+}
+
+/// What a pipeline is started with, besides the plan.
+#[derive(Default)]
+pub struct Parts {
+    /// The plan's models, in its order.
+    pub models: Vec<Model>,
+    /// Further sinks: tests and the demo.
+    pub sinks: Vec<Arc<dyn Sink>>,
+    /// Ends the pipeline when requested.
+    pub shutdown: Shutdown,
+    /// Whether SIGTERM and Ctrl-C request the shutdown, and systemd is told of readiness and progress.
+    pub is_service: bool,
+}
+
+/// A running pipeline.
+pub struct Running {
+    /// Its counters.
+    pub stats: Arc<Stats>,
+    /// Ends it when requested.
+    pub shutdown: Shutdown,
+    /// The progress of its threads.
+    pub watchdog: Watchdog,
+    captures: Vec<JoinHandle<Ended>>,
+    workers: Vec<JoinHandle<()>>,
+    slots: Arc<LatestSlots>,
+    io: Option<JoinHandle<()>>,
+    io_shutdown: Shutdown,
+    jsonl: Option<Arc<JsonlSink>>,
+}
+
+/// Starts every thread of a plan.
+///
+/// # Errors
+/// Only what makes a start pointless: the model does not fit its tasks, the embedded broker's address is taken.
+/// A missing camera or broker is a state, not an error.
+pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let stats = Arc::new(Stats::new(plan.cameras.iter().map(|c| c.id.clone())));
+    let watchdog = Watchdog::default();
+    let slots = Arc::new(LatestSlots::new(plan.cameras.len()));
+    let shutdown = parts.shutdown;
+    let io_shutdown = Shutdown::new();
+
+    let mut sinks = parts.sinks;
+    let jsonl = plan.jsonl.then(|| Arc::new(JsonlSink::new(Box::new(std::io::stdout()), stats.clone(), plan.device.as_str())));
+    sinks.extend(jsonl.clone().map(|s| s as Arc<dyn Sink>));
+    let mut client = None;
+    if let Some(settings) = &plan.mqtt {
+        let device = mqtt::DeviceInfo {
+            id: plan.device.clone(),
+            cameras: plan.cameras.iter().map(|c| c.id.clone()).collect(),
+            models: parts.models.iter().map(|m| m.info().reference.clone()).collect(),
+        };
+        let (sink, c) = mqtt::connect(settings, device, stats.clone(), clock.clone())?;
+        sinks.push(Arc::new(sink));
+        client = Some(c);
+    }
+    let sinks: Arc<[Arc<dyn Sink>]> = sinks.into();
+
+    let io = io::Tasks {
+        broker: plan.broker,
+        client,
+        stats: stats.clone(),
+        watchdog: watchdog.clone(),
+        pipeline_shutdown: shutdown.clone(),
+        io_shutdown: io_shutdown.clone(),
+        is_service: parts.is_service,
+    };
+    let io = io::spawn(io)?;
+
+    let cameras: Arc<[CameraState]> =
+        plan.cameras.iter().map(|c| CameraState::new(c.id.clone(), &plan.smoothing, &c.models)).collect();
+    let workers = (0..plan.workers)
+        .map(|n| {
+            let worker = Worker::new(plan, &parts.models, cameras.clone(), stats.clone(), sinks.clone())?;
+            let heartbeat = watchdog.register(format!("infer-{n}"), INFER_SILENCE);
+            let (slots, shutdown) = (slots.clone(), shutdown.clone());
+            spawn(format!("infer-{n}"), move || worker.run(&slots, &shutdown, &heartbeat))
+        })
+        .collect::<anyhow::Result<_>>()?;
+
+    let captures = plan
+        .cameras
+        .iter()
+        .enumerate()
+        .map(|(index, c)| {
+            let context = CaptureContext {
+                camera: c.id.clone(),
+                pool: FramePool::default(),
+                clock: clock.clone(),
+                shutdown: shutdown.clone(),
+                stats: stats.cameras[index].clone(),
+            };
+            spawn_capture(c.capture.clone(), context, index, slots.clone(), sinks.clone(), &watchdog)
+        })
+        .collect::<anyhow::Result<_>>()?;
+
+    Ok(Running { stats, shutdown, watchdog, captures, workers, slots, io: Some(io), io_shutdown, jsonl })
+}
+
+fn spawn_capture(
+    settings: CaptureSettings,
+    context: CaptureContext,
+    index: usize,
+    slots: Arc<LatestSlots>,
+    sinks: Arc<[Arc<dyn Sink>]>,
+    watchdog: &Watchdog,
+) -> anyhow::Result<JoinHandle<Ended>> {
+    let name = format!("capture-{}", context.camera);
+    // A source gives up within its time-out; a driver call that takes longer than that is wedged.
+    let heartbeat = watchdog.register(name.clone(), settings.timeout + Duration::from_secs(15));
+    let camera: CameraId = context.camera.clone();
+    let supervisor = Supervisor::new(settings, context, slots, index, heartbeat);
+    spawn(name, move || {
+        supervisor.run(&mut |online| {
+            let status = Publication::CameraStatus { camera: camera.clone(), online };
+            sinks.iter().for_each(|s| s.publish(&status));
+        })
+    })
+}
+
+fn spawn<T: Send + 'static>(name: String, run: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<JoinHandle<T>> {
+    let what = format!("cannot start the thread {name}");
+    std::thread::Builder::new().name(name).spawn(run).context(what)
+}
+
+impl Running {
+    /// Waits until a shutdown is requested or every camera has ended (files played once), then stops in order.
+    ///
+    /// # Errors
+    /// A camera whose settings can never work; a thread that panicked; a reader of standard output that went away
+    /// is a normal end.
+    pub fn wait(mut self) -> anyhow::Result<Arc<Stats>> {
+        let panicked = |w: &[JoinHandle<()>]| w.iter().any(|w| w.is_finished());
+        while !self.captures.iter().all(|c| c.is_finished()) && !panicked(&self.workers) {
+            if self.shutdown.sleep(Duration::from_millis(50)) {
+                break;
+            }
+            if self.jsonl.as_ref().is_some_and(|s| s.is_closed()) {
+                tracing::info!("standard output was closed: stopping");
+                break;
+            }
+        }
+        let ended_by_itself = self.captures.iter().all(|c| c.is_finished());
+        if !ended_by_itself {
+            self.shutdown.request();
+        }
+        let mut outcome = Ok(());
+        for capture in self.captures.drain(..) {
+            let name = capture.thread().name().unwrap_or("capture").to_string();
+            match capture.join() {
+                Ok(Ended::Invalid(message)) => outcome = Err(anyhow::anyhow!("{name}: {message}")),
+                Ok(_) => {}
+                Err(_) => outcome = Err(anyhow::anyhow!("the thread {name} panicked")),
+            }
+        }
+        self.slots.close();
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                outcome = Err(anyhow::anyhow!("an inference thread panicked"));
+            }
+        }
+        self.shutdown.request();
+        let deadline = Instant::now() + FLUSH;
+        if let Some(jsonl) = &self.jsonl {
+            jsonl.flush(deadline);
+        }
+        let _ = std::io::stdout().flush();
+        self.io_shutdown.request();
+        if let Some(io) = self.io.take() {
+            let _ = io.join();
+        }
+        outcome.map(|()| self.stats.clone())
+    }
+}

@@ -1,0 +1,222 @@
+//! The inference thread: frame → tensor → network → results → observation → sinks.
+//!
+//! In: frames from [`LatestSlots`]. Out: [`Observation`]s, handed to every sink. On `infer-<n>`. Always holds: each
+//! frame that is taken is counted once: inferred, undecodable or failed.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::config::Plan;
+use crate::frame::{CameraId, Frame, LatestSlots, Taken};
+use crate::model::{Model, Session};
+use crate::observe::{ModelRef, Observation, Publication, Smoother, SmoothingSettings, Timing};
+use crate::preprocess::{InputTensor, Preprocessor};
+use crate::publish::Sink;
+use crate::shutdown::Shutdown;
+use crate::stats::{CameraStats, Stage, Stats};
+use crate::task::{self, Task, TaskResult};
+use crate::watchdog::Heartbeat;
+
+/// Window over which a camera's inferences a second are counted.
+const FPS_WINDOW: Duration = Duration::from_secs(5);
+
+/// What is remembered of a camera from frame to frame, by whichever worker has its frame.
+pub(super) struct CameraState {
+    id: CameraId,
+    models: Vec<usize>,
+    memory: Mutex<Memory>,
+}
+
+struct Memory {
+    seq: u64,
+    inferred_at: VecDeque<Instant>,
+    /// One for each model that looks at this camera.
+    smoothers: Vec<Smoother>,
+}
+
+impl CameraState {
+    pub(super) fn new(id: CameraId, smoothing: &SmoothingSettings, models: &[usize]) -> Self {
+        let smoothers = models.iter().map(|_| Smoother::new(smoothing.clone())).collect();
+        let memory = Memory { seq: 0, inferred_at: VecDeque::new(), smoothers };
+        Self { id, models: models.to_vec(), memory: Mutex::new(memory) }
+    }
+}
+
+/// One model as one worker runs it.
+struct ModelRunner {
+    reference: Arc<ModelRef>,
+    preprocessor: Preprocessor,
+    input: InputTensor,
+    session: Session,
+    tasks: Vec<Box<dyn Task>>,
+}
+
+pub(super) struct Worker {
+    cameras: Arc<[CameraState]>,
+    models: Vec<ModelRunner>,
+    stats: Arc<Stats>,
+    sinks: Arc<[Arc<dyn Sink>]>,
+}
+
+/// Why a frame gave no observation.
+enum Failure {
+    Undecodable(String),
+    Inference(String),
+}
+
+impl Worker {
+    pub(super) fn new(
+        plan: &Plan,
+        models: &[Model],
+        cameras: Arc<[CameraState]>,
+        stats: Arc<Stats>,
+        sinks: Arc<[Arc<dyn Sink>]>,
+    ) -> anyhow::Result<Self> {
+        let models = plan
+            .models
+            .iter()
+            .zip(models)
+            .map(|(p, model)| {
+                let info = model.info();
+                let tasks = task::build_all(info, &p.task)
+                    .with_context(|| format!("the model `{}` does not fit its tasks", p.id))?;
+                Ok(ModelRunner {
+                    reference: Arc::new(info.reference.clone()),
+                    preprocessor: Preprocessor::new(info.input.clone()),
+                    input: InputTensor::for_spec(&info.input),
+                    session: model.session()?,
+                    tasks,
+                })
+            })
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { cameras, models, stats, sinks })
+    }
+
+    /// Until the slots are closed and empty, or a shutdown is requested.
+    pub(super) fn run(mut self, slots: &LatestSlots, shutdown: &Shutdown, heartbeat: &Heartbeat) {
+        loop {
+            heartbeat.beat();
+            match slots.take(Duration::from_millis(500)) {
+                Taken::Closed => return,
+                Taken::TimedOut => {}
+                Taken::Frame(camera, _) if shutdown.is_requested() => {
+                    self.stats.cameras[camera].abandoned.inc();
+                }
+                Taken::Frame(camera, frame) => self.infer(camera, &frame),
+            }
+        }
+    }
+
+    fn infer(&mut self, camera: usize, frame: &Frame) {
+        let stats = self.stats.cameras[camera].clone();
+        let cameras = self.cameras.clone();
+        let mut failure = None;
+        for (nth, &model) in cameras[camera].models.iter().enumerate() {
+            match self.observe(&cameras[camera], nth, model, frame, &stats) {
+                Ok(observation) => {
+                    let publication = Publication::Observation(Arc::new(observation));
+                    self.sinks.iter().for_each(|s| s.publish(&publication));
+                }
+                Err(f) => failure = Some(f),
+            }
+        }
+        let id = &cameras[camera].id;
+        match failure {
+            None => stats.inferred.inc(),
+            Some(Failure::Undecodable(e)) => {
+                stats.undecodable.inc();
+                tracing::debug!(camera = %id, sequence = frame.meta.sequence, "frame skipped: {e}");
+            }
+            Some(Failure::Inference(e)) => {
+                stats.failed.inc();
+                tracing::error!(camera = %id, sequence = frame.meta.sequence, "inference failed: {e}");
+            }
+        }
+    }
+
+    fn observe(
+        &mut self,
+        camera: &CameraState,
+        nth: usize,
+        model: usize,
+        frame: &Frame,
+        stats: &CameraStats,
+    ) -> Result<Observation, Failure> {
+        let runner = &mut self.models[model];
+        let undecodable = |e: crate::preprocess::PreprocessError| Failure::Undecodable(e.to_string());
+        let prepared = runner.preprocessor.run(frame, &mut runner.input).map_err(undecodable)?;
+        let started = Instant::now();
+        let failed = |e: &dyn std::fmt::Display| Failure::Inference(format!("{}: {e}", runner.reference.id));
+        let outputs = runner.session.run(&runner.input).map_err(|e| failed(&e))?;
+        let inferred_at = Instant::now();
+        let results: Vec<TaskResult> = runner
+            .tasks
+            .iter_mut()
+            .map(|t| t.decode(outputs, &prepared.mapping).map_err(|e| failed(&e)))
+            .collect::<Result<_, _>>()?;
+        let timing = Timing {
+            age: inferred_at.saturating_duration_since(frame.meta.captured_at),
+            decode: prepared.decode,
+            preprocess: prepared.preprocess,
+            infer: inferred_at - started,
+            decode_output: inferred_at.elapsed(),
+        };
+        record(&self.stats, &timing);
+        let classes = results.iter().find_map(|r| match r {
+            TaskResult::Classification(classes) => Some(classes.as_slice()),
+            TaskResult::Embedding(_) => None,
+        });
+        let truth = frame.meta.truth.as_ref().and_then(|t| t.label.as_deref());
+        if let (Some(truth), Some(best)) = (truth, classes.and_then(|c| c.first())) {
+            stats.judged.inc();
+            stats.right.add(u64::from(*truth == *best.label));
+        }
+        let mut memory = camera.memory.lock().unwrap();
+        let (state, change) = match classes {
+            Some(classes) => memory.smoothers[nth].update(frame.meta.captured_at, classes),
+            None => (None, None),
+        };
+        memory.seq += 1;
+        let seq = memory.seq;
+        if nth == 0 {
+            memory.inferred_at.push_back(inferred_at);
+        }
+        let fps = frames_a_second(&mut memory.inferred_at, inferred_at);
+        drop(memory);
+        Ok(Observation {
+            meta: frame.meta.clone(),
+            seq,
+            frame_size: prepared.mapping.frame,
+            model: runner.reference.clone(),
+            results,
+            timing,
+            fps,
+            state,
+            change,
+        })
+    }
+}
+
+fn record(stats: &Stats, t: &Timing) {
+    stats.record(Stage::Age, t.age);
+    stats.record(Stage::Decode, t.decode);
+    stats.record(Stage::Preprocess, t.preprocess);
+    stats.record(Stage::Infer, t.infer);
+    stats.record(Stage::DecodeOutput, t.decode_output);
+}
+
+/// Over the window that ends at `now`; what is older is forgotten.
+fn frames_a_second(inferred_at: &mut VecDeque<Instant>, now: Instant) -> f32 {
+    while inferred_at.front().is_some_and(|t| now.duration_since(*t) > FPS_WINDOW) {
+        inferred_at.pop_front();
+    }
+    match inferred_at.front() {
+        Some(first) if inferred_at.len() > 1 => {
+            (inferred_at.len() - 1) as f32 / now.duration_since(*first).as_secs_f32().max(1e-6)
+        }
+        _ => 0.0,
+    }
+}
