@@ -4,7 +4,12 @@
 //! with it libclang, at every build. One file serves 64-bit and 32-bit machines, because what differs between them
 //! (`long`, pointers) is spelled as such in it; the sizes below, computed by a C compiler for each, prove it.
 //! `README.md` tells how to make it anew.
-#![allow(non_camel_case_types, non_snake_case, non_upper_case_globals, missing_docs)]
+#![allow(
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    missing_docs
+)]
 #![allow(clippy::all)]
 
 include!("bindings.rs");
