@@ -162,12 +162,12 @@ mod tests {
             let dev = self.0.path().join("dev");
             let node = dev.join(format!("video{number}"));
             // udev takes its links away.
-            for link in ["by-id", "by-path"].iter().flat_map(|kind| {
+            for kind in ["by-id", "by-path"] {
                 let dir = dev.join("v4l").join(kind);
-                names_in(&dir).map(move |n| dir.join(n)).collect::<Vec<_>>()
-            }) {
-                if fs::canonicalize(&link).ok() == fs::canonicalize(&node).ok() {
-                    fs::remove_file(link).unwrap();
+                for link in names_in(&dir).map(|name| dir.join(name)) {
+                    if fs::canonicalize(&link).ok() == fs::canonicalize(&node).ok() {
+                        fs::remove_file(link).unwrap();
+                    }
                 }
             }
             fs::remove_file(node).unwrap();
