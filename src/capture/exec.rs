@@ -300,7 +300,7 @@ impl Process {
             Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => format!("ended with exit status {code}"),
                 (_, Some(signal)) => {
-                    let signal = std::process::ExitStatus::from_raw(signal as i32);
+                    let signal = std::process::ExitStatus::from_raw(signal);
                     format!("was ended by {signal}")
                 }
                 _ => "ended".into(),

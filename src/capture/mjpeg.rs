@@ -156,16 +156,16 @@ impl Splitter {
                 frame.extend_from_slice(&self.buffer[self.start..self.at]);
                 self.start = self.at;
                 self.state = State::Between;
-                return Popped::Frame;
+                Popped::Frame
             }
             Step::More if self.buffer.len() - self.start > self.max_frame_bytes => {
                 // Thrown away as a whole: looking for frames in it again could take as long each time.
                 self.start = self.buffer.len();
                 self.at = self.start;
                 self.state = State::Between;
-                return Popped::Bad("frame too large");
+                Popped::Bad("frame too large")
             }
-            Step::More => return Popped::More,
+            Step::More => Popped::More,
             Step::Broken(why) => {
                 // The next frame may have begun within what this one claimed.
                 self.start += 2;
@@ -175,9 +175,9 @@ impl Splitter {
                 if found.start {
                     self.begin();
                 }
-                return Popped::Bad(why);
+                Popped::Bad(why)
             }
-            Step::Restarted => return Popped::Bad("truncated frame"),
+            Step::Restarted => Popped::Bad("truncated frame"),
         }
     }
 

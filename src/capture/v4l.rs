@@ -547,7 +547,7 @@ fn set_rate(device: &v4l::Device, wanted: Option<FrameRate>) -> Option<FrameRate
 
 /// Allocates buffers, gives all but buffer 0 to the driver, and starts it.
 fn start_stream(device: &v4l::Device) -> io::Result<Stream<'static>> {
-    let mut stream = Stream::with_buffers(device, Type::VideoCapture, BUFFERS)?;
+    let mut stream = quiet(|| Stream::with_buffers(device, Type::VideoCapture, BUFFERS))?;
     // A frame is there before `next` is called: this only keeps a wrong driver from blocking for ever.
     stream.set_timeout(TURN);
     let started = (|| {
