@@ -9,14 +9,110 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::frame::{CameraId, Frame, FramePool, PixelFormat};
+use crate::frame::{CameraId, Frame, FrameBuf, FrameMeta, FramePool, Geometry, PixelFormat};
 use crate::shutdown::Shutdown;
 use crate::stats::CameraStats;
 
+mod device;
+#[cfg(unix)]
+mod exec;
+mod files;
+#[cfg(any(all(target_os = "linux", feature = "v4l2"), test))]
+mod identity;
+pub mod mjpeg;
+#[cfg(any(all(target_os = "linux", feature = "v4l2"), test))]
+mod negotiate;
+#[cfg(feature = "nokhwa")]
+mod nokhwa;
 pub mod scene;
+#[cfg(any(all(target_os = "linux", feature = "v4l2"), test))]
+mod sequence;
 mod spec;
+pub mod supervisor;
+#[cfg(all(target_os = "linux", feature = "v4l2"))]
+mod v4l;
 
+pub use device::{Device, DeviceFormat, DeviceSize, FrameRate, devices, no_such_camera};
 pub use spec::{SourceSpec, SpecError};
+pub use supervisor::Supervisor;
+
+/// The longest that a source waits before it looks whether a stop was requested.
+const TURN: Duration = Duration::from_millis(250);
+
+/// Opens a camera. One that is missing is [`CaptureError::Lost`]: it may come.
+pub fn open(
+    settings: &CaptureSettings,
+    context: CaptureContext,
+) -> Result<Box<dyn Source>, CaptureError> {
+    opener(settings.clone(), context)()
+}
+
+/// Opens a camera again and again. It remembers what the camera was, so as to find it under another number.
+pub type Opener = Box<dyn FnMut() -> Result<Box<dyn Source>, CaptureError> + Send>;
+
+/// An [`Opener`] for these settings. Adding a kind of camera is a file and an arm here.
+pub fn opener(settings: CaptureSettings, context: CaptureContext) -> Opener {
+    match settings.source.clone() {
+        #[cfg(all(target_os = "linux", feature = "v4l2"))]
+        SourceSpec::V4l2 { device } => {
+            let mut finder = v4l::Finder::new(device);
+            Box::new(move || Ok(Box::new(finder.open(&settings, context.clone())?)))
+        }
+        #[cfg(not(all(target_os = "linux", feature = "v4l2")))]
+        SourceSpec::V4l2 { .. } => missing(
+            "`v4l2:` needs Linux and the cargo feature `v4l2`; use `nokhwa:` or `exec:` here",
+        ),
+        #[cfg(feature = "nokhwa")]
+        SourceSpec::Nokhwa { index } => Box::new(move || {
+            Ok(Box::new(nokhwa::NokhwaSource::open(
+                index,
+                &settings,
+                context.clone(),
+            )?))
+        }),
+        #[cfg(not(feature = "nokhwa"))]
+        SourceSpec::Nokhwa { .. } => missing(
+            "this program was built without `nokhwa:` cameras; build it with `--features nokhwa`, or on Linux use \
+             `v4l2:`",
+        ),
+        #[cfg(unix)]
+        SourceSpec::Exec { command } => Box::new(move || {
+            Ok(Box::new(exec::ExecSource::open(
+                &command,
+                &settings,
+                context.clone(),
+            )?))
+        }),
+        #[cfg(not(unix))]
+        SourceSpec::Exec { .. } => missing("`exec:` needs a Unix system"),
+        SourceSpec::Files { pattern } => Box::new(move || {
+            Ok(Box::new(files::FilesSource::open(
+                &pattern,
+                &settings,
+                context.clone(),
+            )?))
+        }),
+        SourceSpec::Scene { .. } => Box::new(move || {
+            Ok(Box::new(scene::SceneSource::open(
+                &settings,
+                context.clone(),
+            )?))
+        }),
+    }
+}
+
+/// A kind of camera that this build has not.
+#[allow(dead_code)]
+fn missing(why: &'static str) -> Opener {
+    Box::new(move || Err(CaptureError::Invalid(why.into())))
+}
+
+/// Held while a program is started, and while a device is open but not yet marked as not to be inherited.
+#[cfg(unix)]
+fn spawn_guard() -> std::sync::MutexGuard<'static, ()> {
+    static SPAWN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    SPAWN.lock().unwrap_or_else(|e| e.into_inner())
+}
 
 /// An open camera.
 pub trait Source: Send {
@@ -98,4 +194,40 @@ pub struct CaptureContext {
     pub shutdown: Shutdown,
     /// The camera's counters (`device_gaps` is counted by the source; the supervisor counts the rest).
     pub stats: Arc<CameraStats>,
+}
+
+impl CaptureContext {
+    /// A frame received now.
+    fn frame(
+        &self,
+        format: PixelFormat,
+        geometry: Geometry,
+        data: FrameBuf,
+        sequence: u64,
+    ) -> Frame {
+        Frame {
+            format,
+            geometry,
+            data,
+            meta: FrameMeta {
+                camera: self.camera.clone(),
+                sequence,
+                captured_at: self.clock.now(),
+                wall_time: self.clock.wall(),
+                truth: None,
+            },
+        }
+    }
+
+    #[cfg(test)]
+    fn for_tests(camera: &str) -> Self {
+        let camera: CameraId = camera.into();
+        Self {
+            stats: Arc::new(CameraStats::new(camera.clone())),
+            camera,
+            pool: FramePool::default(),
+            clock: Arc::new(crate::clock::SystemClock),
+            shutdown: Shutdown::new(),
+        }
+    }
 }
