@@ -3,6 +3,28 @@
 //! In: a [`Frame`](crate::frame::Frame) in any [`PixelFormat`](crate::frame::PixelFormat). Out: an [`InputTensor`]
 //! that the caller owns and reuses. On the `infer-<n>` threads. Always holds: no allocation a frame in steady state
 //! beyond what a decoder needs; a bad frame is an error, never a panic.
+//!
+//! Colours: raw YUV is BT.601 in video's limited range, as cameras give it; JPEG is BT.601 in full range; grey is
+//! full range. EXIF orientation is not applied (nor does Pillow by default): a camera's frames have none.
+
+mod colour;
+mod jpeg;
+mod placement;
+mod plan;
+mod raw;
+mod resample;
+mod still;
+mod table;
+
+use std::time::{Duration, Instant};
+
+use crate::frame::{Frame, PixelFormat};
+use plan::{Plan, Source};
+pub use still::frame_from_image_bytes;
+pub use table::PixelTable;
+
+/// Larger frames are refused, before anything is allocated for them: 64 megapixels.
+pub const MAX_PIXELS: u64 = 64 << 20;
 
 /// What the model wants to be fed.
 #[derive(Debug, Clone, PartialEq)]
@@ -152,6 +174,64 @@ pub struct InputMapping {
     pub offset: (f32, f32),
 }
 
+impl InputMapping {
+    /// A point of the input, in the frame's pixels.
+    pub fn to_frame(&self, x: f32, y: f32) -> (f32, f32) {
+        (
+            (x - self.offset.0) / self.scale.0,
+            (y - self.offset.1) / self.scale.1,
+        )
+    }
+
+    /// A point of the frame, in the input's pixels.
+    pub fn to_input(&self, x: f32, y: f32) -> (f32, f32) {
+        (
+            x * self.scale.0 + self.offset.0,
+            y * self.scale.1 + self.offset.1,
+        )
+    }
+}
+
+impl InputSpec {
+    /// The axes' lengths of the input.
+    pub fn shape(&self) -> [usize; 4] {
+        let (c, h, w) = (
+            self.colour.channels(),
+            self.height as usize,
+            self.width as usize,
+        );
+        match self.layout {
+            Layout::Nchw => [1, c, h, w],
+            Layout::Nhwc => [1, h, w, c],
+        }
+    }
+}
+
+impl InputTensor {
+    /// A tensor of the spec's shape and type, all zeroes.
+    pub fn for_spec(spec: &InputSpec) -> Self {
+        let shape = spec.shape();
+        let len = shape.iter().product();
+        let data = match spec.dtype {
+            InputType::F32 => InputData::F32(vec![0.0; len]),
+            InputType::U8 { .. } => InputData::U8(vec![0; len]),
+            InputType::I8 { .. } => InputData::I8(vec![0; len]),
+        };
+        Self { shape, data }
+    }
+
+    fn fits(&self, spec: &InputSpec) -> bool {
+        let len: usize = spec.shape().iter().product();
+        self.shape == spec.shape()
+            && match (&self.data, spec.dtype) {
+                (InputData::F32(d), InputType::F32) => d.len() == len,
+                (InputData::U8(d), InputType::U8 { .. }) => d.len() == len,
+                (InputData::I8(d), InputType::I8 { .. }) => d.len() == len,
+                _ => false,
+            }
+    }
+}
+
 /// Why a frame gave no tensor. The frame is skipped and counted.
 #[derive(Debug, thiserror::Error)]
 pub enum PreprocessError {
@@ -163,4 +243,126 @@ pub enum PreprocessError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The frame's size and its bytes do not belong together.
+    #[error("{format} frame of {width}x{height}, stride {stride_bytes}: {problem}")]
+    Geometry {
+        /// The frame's format.
+        format: PixelFormat,
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Bytes from row to row.
+        stride_bytes: u32,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The bytes are no image file that can be read.
+    #[error("no readable JPEG, PNG, BMP or WebP image: {0}")]
+    Image(String),
+    /// The tensor was not made for the preprocessor's spec.
+    #[error("the tensor has the shape {found:?} or another type than the input ({wanted:?})")]
+    Tensor {
+        /// The tensor's shape.
+        found: [usize; 4],
+        /// The spec's shape.
+        wanted: [usize; 4],
+    },
+}
+
+/// What was done with a frame.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Preprocessed {
+    /// Where the input lies in the frame.
+    pub mapping: InputMapping,
+    /// Frame width and height in pixels, as decoded.
+    pub frame_size: (u32, u32),
+    /// From JPEG to samples; next to nothing for raw formats.
+    pub decode: Duration,
+    /// From samples to the tensor.
+    pub preprocess: Duration,
+}
+
+/// Frames → input tensors of one model. Owns its buffers; a worker has its own.
+#[derive(Debug)]
+pub struct Preprocessor {
+    spec: InputSpec,
+    table: PixelTable,
+    plan: Option<Plan>,
+    jpeg: jpeg::Decoder,
+}
+
+impl Preprocessor {
+    /// A preprocessor for a model's input.
+    pub fn new(spec: InputSpec) -> Self {
+        Self {
+            table: PixelTable::new(&spec),
+            spec,
+            plan: None,
+            jpeg: jpeg::Decoder::default(),
+        }
+    }
+
+    /// The model's input.
+    pub fn spec(&self) -> &InputSpec {
+        &self.spec
+    }
+
+    /// Fills `out`, which [`InputTensor::for_spec`] made. After an error its content is undefined.
+    pub fn run(
+        &mut self,
+        frame: &Frame,
+        out: &mut InputTensor,
+    ) -> Result<Preprocessed, PreprocessError> {
+        if !out.fits(&self.spec) {
+            return Err(PreprocessError::Tensor {
+                found: out.shape,
+                wanted: self.spec.shape(),
+            });
+        }
+        let start = Instant::now();
+        let compressed = frame.format == PixelFormat::Mjpeg;
+        let (plan, planes, size);
+        if compressed {
+            let undecodable = |problem| PreprocessError::Undecodable {
+                format: frame.format,
+                problem,
+            };
+            let header = jpeg::parse(&frame.data).map_err(undecodable)?;
+            size = header.size;
+            if u64::from(size.0) * u64::from(size.1) > MAX_PIXELS {
+                return Err(undecodable(format!(
+                    "{}x{} is more than 64 megapixels",
+                    size.0, size.1
+                )));
+            }
+            let kind = header.kind();
+            plan = plan_for(&mut self.plan, &self.spec, Source { kind, size });
+            self.jpeg
+                .decode(&header, &frame.data, plan)
+                .map_err(undecodable)?;
+            planes = self.jpeg.planes();
+        } else {
+            planes = raw::planes(frame)?;
+            size = (frame.geometry.width, frame.geometry.height);
+            let kind = plan::Kind::Raw(frame.format);
+            plan = plan_for(&mut self.plan, &self.spec, Source { kind, size });
+        }
+        let decoded = Instant::now();
+        plan.render(&planes, &self.spec, &self.table, out);
+        Ok(Preprocessed {
+            mapping: plan.placement.mapping(),
+            frame_size: size,
+            decode: decoded - start,
+            preprocess: decoded.elapsed(),
+        })
+    }
+}
+
+/// The plan at hand, or a new one if the source has changed.
+fn plan_for<'a>(plan: &'a mut Option<Plan>, spec: &InputSpec, source: Source) -> &'a mut Plan {
+    if plan.as_ref().is_some_and(|p| p.source != source) {
+        *plan = None;
+    }
+    plan.get_or_insert_with(|| Plan::new(spec, source))
 }

@@ -1,0 +1,347 @@
+//! What is to be done with every frame of one size and format: made once, followed until they change.
+//!
+//! A frame is rows of bytes in up to three planes. For each row of the input, the source rows under it are blended
+//! into one (this needs no knowledge of what the bytes mean, so packed formats need no conversion), taken apart
+//! into samples, resampled along the row, converted to the model's colours and looked up in the pixel table.
+//! Only what the input sees is touched, and only the input's own pixels are converted.
+
+use std::ops::Range;
+
+use super::colour::{self, Colour};
+use super::placement::Placement;
+use super::resample::Axis;
+use super::{InputData, InputSpec, InputTensor, Layout, PixelTable};
+use crate::frame::PixelFormat;
+
+/// What decides a [`Plan`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Source {
+    pub kind: Kind,
+    /// Width and height in pixels, not 0.
+    pub size: (u32, u32),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Kind {
+    /// Rows as the camera gives them; not MJPEG.
+    Raw(PixelFormat),
+    /// Planes of a JPEG: each component's horizontal and vertical sampling factor.
+    Jpeg {
+        components: usize,
+        sampling: [(u8, u8); 3],
+    },
+}
+
+/// Rows of one plane.
+#[derive(Debug)]
+pub(super) struct Pass {
+    /// Which of the source's planes.
+    pub plane: usize,
+    y: Axis,
+    /// Bytes of a row that are read.
+    bytes: Range<usize>,
+    components: Vec<Component>,
+}
+
+#[derive(Debug)]
+struct Component {
+    /// Which of the colour's channels.
+    channel: usize,
+    /// Byte of the first sample that is read, from the pass's first byte.
+    first: usize,
+    /// Bytes from one sample to the next.
+    step: usize,
+    /// The first sample that is read, and how many.
+    from: usize,
+    count: usize,
+    x: Axis,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub source: Source,
+    pub placement: Placement,
+    /// Samples for 8 of the JPEG's: 8, 4, 2 or 1.
+    pub jpeg_scale: usize,
+    pub passes: Vec<Pass>,
+    colour: Colour,
+    columns: Range<usize>,
+    rows: Range<usize>,
+    /// A source row blended; the samples of one component.
+    blended: Vec<u8>,
+    samples: Vec<u8>,
+    /// One input row of each channel.
+    channels: [Vec<u8>; 3],
+}
+
+/// One component of a plane, before the axes are known.
+struct Samples {
+    channel: usize,
+    first: usize,
+    step: usize,
+    extent: f64,
+}
+
+impl Plan {
+    pub fn new(spec: &InputSpec, source: Source) -> Self {
+        let placement = Placement::new(spec, source.size);
+        let (columns, first_column) = placement.columns();
+        let (rows, first_row) = placement.rows();
+        let jpeg_scale = match source.kind {
+            Kind::Raw(_) => 8,
+            Kind::Jpeg { .. } => jpeg_scale(placement.reduction()),
+        };
+        let colour = colour::of(source.kind, spec.colour);
+        let mut passes = Vec::new();
+        for (plane, height, components) in planes(source, jpeg_scale) {
+            let y = Axis::new(
+                height,
+                height.ceil() as usize,
+                placement.resized.1,
+                first_row,
+                rows.len(),
+            );
+            let components: Vec<_> = components
+                .into_iter()
+                .filter(|c| c.channel < colour.source_channels())
+                .map(|c| {
+                    let x = Axis::new(
+                        c.extent,
+                        c.extent.ceil() as usize,
+                        placement.resized.0,
+                        first_column,
+                        columns.len(),
+                    );
+                    (c, x)
+                })
+                .collect();
+            let start = components
+                .iter()
+                .map(|(c, x)| c.first + c.step * x.span().start)
+                .min();
+            let end = components
+                .iter()
+                .map(|(c, x)| c.first + c.step * (x.span().end.max(1) - 1) + 1)
+                .max();
+            let (Some(start), Some(end)) = (start, end) else {
+                continue;
+            };
+            passes.push(Pass {
+                plane,
+                y,
+                bytes: start..end,
+                components: components
+                    .into_iter()
+                    .map(|(c, x)| Component {
+                        channel: c.channel,
+                        first: c.first + c.step * x.span().start - start,
+                        step: c.step,
+                        from: x.span().start,
+                        count: x.span().len(),
+                        x,
+                    })
+                    .collect(),
+            });
+        }
+        let blended = passes.iter().map(|p| p.bytes.len()).max().unwrap_or(0);
+        let all = || passes.iter().flat_map(|p| &p.components);
+        let samples = all().map(|c| c.count + c.x.padding()).max().unwrap_or(0);
+        Self {
+            source,
+            placement,
+            jpeg_scale,
+            colour,
+            channels: std::array::from_fn(|_| vec![0; columns.len()]),
+            columns,
+            rows,
+            blended: vec![0; blended],
+            samples: vec![0; samples],
+            passes,
+        }
+    }
+
+    /// `planes`: bytes and stride. They hold all that [`Pass::bytes_needed`] says.
+    pub fn render(
+        &mut self,
+        planes: &[(&[u8], usize)],
+        spec: &InputSpec,
+        table: &PixelTable,
+        out: &mut InputTensor,
+    ) {
+        for y in 0..spec.height as usize {
+            let covered = self.rows.contains(&y);
+            if covered {
+                self.render_row(y - self.rows.start, planes);
+            }
+            let columns = if covered { self.columns.clone() } else { 0..0 };
+            let row = Row {
+                y,
+                columns,
+                fill: self.placement.fill,
+                channels: &self.channels,
+                order: colour::order(spec.colour),
+            };
+            match (table, &mut out.data) {
+                (PixelTable::F32(table), InputData::F32(out)) => row.write(spec, table, out),
+                (PixelTable::U8(table), InputData::U8(out)) => row.write(spec, table, out),
+                (PixelTable::I8(table), InputData::I8(out)) => row.write(spec, table, out),
+                // The preprocessor has compared the tensor with the spec.
+                _ => {}
+            }
+        }
+    }
+
+    fn render_row(&mut self, i: usize, planes: &[(&[u8], usize)]) {
+        for pass in &self.passes {
+            let (data, stride) = planes[pass.plane];
+            let blended = &mut self.blended[..pass.bytes.len()];
+            pass.y.blend(i, data, stride, pass.bytes.start, blended);
+            for c in &pass.components {
+                let samples = &mut self.samples[..c.count + c.x.padding()];
+                let (taken, padding) = samples.split_at_mut(c.count);
+                take_samples(&blended[c.first..], c.step, taken);
+                padding.fill(0);
+                c.x.resample(samples, c.from, &mut self.channels[c.channel]);
+            }
+        }
+        self.colour.convert(&mut self.channels);
+    }
+}
+
+impl Pass {
+    /// The rows and the bytes of each row that [`Plan::render`] reads of this plane.
+    pub fn needs(&self) -> (Range<usize>, Range<usize>) {
+        (self.y.span(), self.bytes.clone())
+    }
+}
+
+/// One row of the input, on its way into the tensor.
+struct Row<'a> {
+    y: usize,
+    /// The columns that the frame covers; `fill` elsewhere.
+    columns: Range<usize>,
+    fill: u8,
+    channels: &'a [Vec<u8>; 3],
+    /// Channel of the source for each of the model's.
+    order: &'static [usize],
+}
+
+impl Row<'_> {
+    fn write<T: Copy>(&self, spec: &InputSpec, table: &[[T; 256]; 3], out: &mut [T]) {
+        let (width, n) = (spec.width as usize, self.order.len());
+        let plane = width * spec.height as usize;
+        for (c, &channel) in self.order.iter().enumerate() {
+            let (values, pixels) = (&table[c], &self.channels[channel][..self.columns.len()]);
+            let fill = values[usize::from(self.fill)];
+            match spec.layout {
+                Layout::Nchw => {
+                    let row = &mut out[c * plane + self.y * width..][..width];
+                    row[..self.columns.start].fill(fill);
+                    row[self.columns.end..].fill(fill);
+                    for (out, &p) in row[self.columns.clone()].iter_mut().zip(pixels) {
+                        *out = values[usize::from(p)];
+                    }
+                }
+                Layout::Nhwc => {
+                    let row = &mut out[self.y * width * n..][..width * n];
+                    for (x, out) in row[c..].iter_mut().step_by(n).enumerate() {
+                        *out = match x
+                            .checked_sub(self.columns.start)
+                            .and_then(|x| pixels.get(x))
+                        {
+                            Some(&p) => values[usize::from(p)],
+                            None => fill,
+                        };
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn take_samples(bytes: &[u8], step: usize, out: &mut [u8]) {
+    fn every<const STEP: usize>(bytes: &[u8], out: &mut [u8]) {
+        let (last, most) = match out.split_last_mut() {
+            Some(split) => split,
+            None => return,
+        };
+        for (o, b) in most.iter_mut().zip(bytes.as_chunks::<STEP>().0) {
+            *o = b[0];
+        }
+        *last = bytes[most.len() * STEP];
+    }
+    match step {
+        1 => out.copy_from_slice(&bytes[..out.len()]),
+        2 => every::<2>(bytes, out),
+        3 => every::<3>(bytes, out),
+        _ => every::<4>(bytes, out),
+    }
+}
+
+/// The smallest JPEG scale that still leaves at least the resized picture's resolution.
+fn jpeg_scale(reduction: f64) -> usize {
+    match reduction {
+        r if r >= 8.0 => 1,
+        r if r >= 4.0 => 2,
+        r if r >= 2.0 => 4,
+        _ => 8,
+    }
+}
+
+/// Plane, height in samples and the components of its rows.
+fn planes(source: Source, jpeg_scale: usize) -> Vec<(usize, f64, Vec<Samples>)> {
+    let (w, h) = (f64::from(source.size.0), f64::from(source.size.1));
+    let at = |channel, first, step, extent| Samples {
+        channel,
+        first,
+        step,
+        extent,
+    };
+    match source.kind {
+        Kind::Raw(PixelFormat::Yuyv) => vec![(
+            0,
+            h,
+            vec![at(0, 0, 2, w), at(1, 1, 4, w / 2.0), at(2, 3, 4, w / 2.0)],
+        )],
+        Kind::Raw(PixelFormat::Uyvy) => vec![(
+            0,
+            h,
+            vec![at(0, 1, 2, w), at(1, 0, 4, w / 2.0), at(2, 2, 4, w / 2.0)],
+        )],
+        Kind::Raw(PixelFormat::Nv12) => vec![
+            (0, h, vec![at(0, 0, 1, w)]),
+            (1, h / 2.0, vec![at(1, 0, 2, w / 2.0), at(2, 1, 2, w / 2.0)]),
+        ],
+        Kind::Raw(PixelFormat::Yu12) => vec![
+            (0, h, vec![at(0, 0, 1, w)]),
+            (1, h / 2.0, vec![at(1, 0, 1, w / 2.0)]),
+            (2, h / 2.0, vec![at(2, 0, 1, w / 2.0)]),
+        ],
+        Kind::Raw(PixelFormat::Bgr24) => {
+            vec![(0, h, vec![at(2, 0, 3, w), at(1, 1, 3, w), at(0, 2, 3, w)])]
+        }
+        Kind::Raw(PixelFormat::Grey) => vec![(0, h, vec![at(0, 0, 1, w)])],
+        Kind::Raw(PixelFormat::Rgb24 | PixelFormat::Mjpeg) => {
+            vec![(0, h, vec![at(0, 0, 3, w), at(1, 1, 3, w), at(2, 2, 3, w)])]
+        }
+        Kind::Jpeg {
+            components,
+            sampling,
+        } => {
+            let sampling = &sampling[..components];
+            let most_h = sampling.iter().map(|s| s.0).max().unwrap_or(1);
+            let most_v = sampling.iter().map(|s| s.1).max().unwrap_or(1);
+            let part = jpeg_scale as f64 / 8.0;
+            sampling
+                .iter()
+                .enumerate()
+                .map(|(c, &(sh, sv))| {
+                    let extent = w * f64::from(sh) / f64::from(most_h) * part;
+                    let height = h * f64::from(sv) / f64::from(most_v) * part;
+                    (c, height, vec![at(c, 0, 1, extent)])
+                })
+                .collect()
+        }
+    }
+}
