@@ -33,6 +33,8 @@
 //! | `infer-<n>` | preprocessor and model session; takes the camera whose frame waited longest | bounded queue to each sink |
 //! | `io` | a current-thread tokio: MQTT, embedded broker | – |
 
+#[cfg(feature = "broker")]
+pub mod broker;
 pub mod capture;
 pub mod clock;
 pub mod frame;

@@ -1,0 +1,316 @@
+//! What each message says: the JSON of `schema/messages-1.0.json`.
+//!
+//! In: observations, counters. Out: payload bytes. Pure. Always holds: what is written validates against the
+//! schema; times are milliseconds rounded to 0.1, scores are rounded to four decimals.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::clock::rfc3339_ms;
+use crate::observe::{Observation, StateChange, Timing};
+use crate::publish::health::BoardHealth;
+use crate::stats::Stats;
+use crate::task::{Class, Embedding, EmbeddingType, TaskResult};
+
+/// The version of the messages; its first number changes when a key changes its meaning.
+pub const SCHEMA: &str = "1.0";
+/// Payload of a `status` topic.
+pub const ONLINE: &str = "online";
+/// Payload of a `status` topic; the will.
+pub const OFFLINE: &str = "offline";
+/// The dashboards' limit on a state (Home Assistant refuses longer ones), in characters.
+const LABEL_MAX_CHARS: usize = 255;
+
+/// What a device says about itself in `info`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeviceInfo {
+    /// The device's id ([`valid_id`](crate::publish::valid_id)).
+    #[serde(rename = "device")]
+    pub id: String,
+    /// The firmware's version.
+    pub version: String,
+    /// The board's name, where it tells one.
+    pub board: Option<String>,
+    /// What the firmware was built for: `aarch64-linux`.
+    pub target: String,
+    /// The models that run.
+    pub models: Vec<ModelInfo>,
+}
+
+/// A model in [`DeviceInfo`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModelInfo {
+    /// The configured id.
+    pub id: String,
+    /// SHA-256 of the ONNX file, hexadecimal.
+    pub sha256: String,
+    /// `classify`, `embed`.
+    pub tasks: Vec<String>,
+    /// The cameras that it looks at.
+    pub cameras: Vec<String>,
+}
+
+impl DeviceInfo {
+    /// This program on this board.
+    pub fn new(id: impl Into<String>, models: Vec<ModelInfo>) -> Self {
+        Self {
+            id: id.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            board: crate::publish::health::board_name(),
+            target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+            models,
+        }
+    }
+}
+
+/// The payload of `info`.
+pub fn info(device: &DeviceInfo, now: SystemTime) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Info<'a> {
+        schema: &'a str,
+        ts: String,
+        #[serde(flatten)]
+        device: &'a DeviceInfo,
+    }
+    bytes(&Info {
+        schema: SCHEMA,
+        ts: rfc3339_ms(now),
+        device,
+    })
+}
+
+/// The payload of `<cam>/classification`.
+pub fn classification(device: &str, o: &Observation, classes: &[Class]) -> Vec<u8> {
+    let mut m = observation_head(device, o);
+    m.insert("results".into(), results(classes));
+    bytes(&m)
+}
+
+/// The payload of `<cam>/embedding`.
+pub fn embedding(device: &str, o: &Observation, e: &Embedding) -> Vec<u8> {
+    let mut m = observation_head(device, o);
+    m.insert("embedding".into(), embedding_value(e));
+    bytes(&m)
+}
+
+/// One line of `--output jsonl`: every section of the observation, its smoothed state, its change of state.
+pub fn record(device: &str, o: &Observation) -> Vec<u8> {
+    let mut m = observation_head(device, o);
+    for result in &o.results {
+        match result {
+            TaskResult::Classification(classes) => m.insert("results".into(), results(classes)),
+            TaskResult::Embedding(e) => m.insert("embedding".into(), embedding_value(e)),
+        };
+    }
+    let state = o.state.as_ref().map(|s| {
+        json!({ "label": s.label.as_deref(), "score": round4(s.score) })
+    });
+    m.insert("state".into(), json!(state));
+    if let Some(change) = &o.change {
+        m.insert("event".into(), Value::Object(change_value(change)));
+    }
+    m.insert("fps".into(), json!(round1(f64::from(o.fps))));
+    bytes(&m)
+}
+
+/// The payload of `<cam>/event`.
+pub fn event(device: &str, o: &Observation, change: &StateChange) -> Vec<u8> {
+    let mut m = head(device, o);
+    m.extend(change_value(change));
+    bytes(&m)
+}
+
+/// The payload of `<cam>/state`: flat, for dashboards.
+pub fn state(device: &str, o: &Observation) -> Vec<u8> {
+    let mut m = head(device, o);
+    let (label, score) = match &o.state {
+        Some(s) => (s.label.as_deref(), s.score),
+        None => (None, 0.0),
+    };
+    let label = label.map(|l| l.chars().take(LABEL_MAX_CHARS).collect::<String>());
+    m.insert("label".into(), json!(label));
+    m.insert("score".into(), json!(round4(score)));
+    m.insert("fps".into(), json!(round1(f64::from(o.fps))));
+    m.insert("infer_ms".into(), json!(ms(o.timing.infer)));
+    m.insert("age_ms".into(), json!(ms(o.timing.age)));
+    bytes(&m)
+}
+
+/// The payload of `health`. `uptime` is the process's, `queued` the messages that wait for the broker.
+pub fn health(
+    device: &str,
+    now: SystemTime,
+    uptime: Duration,
+    board: &BoardHealth,
+    queued: usize,
+    stats: &Stats,
+) -> Vec<u8> {
+    let cameras: Map<String, Value> = stats
+        .cameras
+        .iter()
+        .map(|c| {
+            let counters = json!({
+                "online": c.online.load(Relaxed),
+                "captured": c.captured.get(),
+                "inferred": c.inferred.get(),
+                "overwritten": c.overwritten.get(),
+                "device_gaps": c.device_gaps.get(),
+                "rejected": c.rejected.get(),
+                "undecodable": c.undecodable.get(),
+                "failed": c.failed.get(),
+                "reopened": c.reopened.get(),
+            });
+            (c.id.to_string(), counters)
+        })
+        .collect();
+    let mut m = Map::new();
+    m.insert("schema".into(), json!(SCHEMA));
+    m.insert("device".into(), json!(device));
+    m.insert("ts".into(), json!(rfc3339_ms(now)));
+    m.insert("uptime_s".into(), json!(uptime.as_secs()));
+    if let Ok(Value::Object(board)) = serde_json::to_value(board) {
+        m.extend(board);
+    }
+    m.insert("queued".into(), json!(queued));
+    // The durable spool's depth; there is none yet.
+    m.insert("spool".into(), Value::Null);
+    m.insert("published".into(), json!(stats.published.get()));
+    m.insert("queue_full".into(), json!(stats.queue_full.get()));
+    m.insert("rate_limited".into(), json!(stats.rate_limited.get()));
+    m.insert("broker_connects".into(), json!(stats.broker_connects.get()));
+    m.insert("cameras".into(), Value::Object(cameras));
+    bytes(&m)
+}
+
+fn head(device: &str, o: &Observation) -> Map<String, Value> {
+    let mut m = Map::new();
+    m.insert("schema".into(), json!(SCHEMA));
+    m.insert("device".into(), json!(device));
+    m.insert("camera".into(), json!(&*o.meta.camera));
+    m.insert("seq".into(), json!(o.seq));
+    m.insert("ts".into(), json!(rfc3339_ms(o.meta.wall_time)));
+    m
+}
+
+fn observation_head(device: &str, o: &Observation) -> Map<String, Value> {
+    let mut m = head(device, o);
+    m.insert("frame_id".into(), json!(o.meta.sequence));
+    let (width, height) = o.frame_size;
+    m.insert("frame".into(), json!({ "width": width, "height": height }));
+    // Set by the durable spool when it sends a message again.
+    m.insert("replayed".into(), json!(false));
+    let model = json!({ "id": o.model.id, "sha256": o.model.sha256 });
+    m.insert("model".into(), model);
+    m.insert("timing_ms".into(), timing_ms(&o.timing));
+    if let Some(truth) = &o.meta.truth {
+        m.insert("truth".into(), json!({ "label": truth.label }));
+    }
+    m
+}
+
+fn results(classes: &[Class]) -> Value {
+    let class =
+        |c: &Class| json!({ "label": &*c.label, "index": c.index, "score": round4(c.score) });
+    classes.iter().map(class).collect()
+}
+
+fn embedding_value(e: &Embedding) -> Value {
+    let (dtype, raw): (_, Vec<u8>) = match e.dtype {
+        EmbeddingType::F32 => (
+            "f32",
+            e.values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        ),
+        EmbeddingType::F16 => (
+            "f16",
+            e.values
+                .iter()
+                .flat_map(|v| half::f16::from_f32(*v).to_le_bytes())
+                .collect(),
+        ),
+    };
+    json!({
+        "dim": e.values.len(),
+        "dtype": dtype,
+        "l2_normalized": e.l2_normalized,
+        "b64": STANDARD.encode(raw),
+    })
+}
+
+fn change_value(change: &StateChange) -> Map<String, Value> {
+    let event_type = match (&change.from, &change.to) {
+        (None, _) => "appeared",
+        (Some(_), Some(_)) => "changed",
+        (Some(_), None) => "disappeared",
+    };
+    let mut m = Map::new();
+    m.insert("event_type".into(), json!(event_type));
+    m.insert("from".into(), json!(change.from.as_deref()));
+    m.insert("to".into(), json!(change.to.as_deref()));
+    m.insert("score".into(), json!(round4(change.score)));
+    m.insert("lasted_ms".into(), json!(ms(change.lasted)));
+    m
+}
+
+fn timing_ms(t: &Timing) -> Value {
+    json!({
+        "age": ms(t.age),
+        "decode": ms(t.decode),
+        "preprocess": ms(t.preprocess),
+        "infer": ms(t.infer),
+        "decode_output": ms(t.decode_output),
+    })
+}
+
+fn ms(d: Duration) -> f64 {
+    round1(d.as_secs_f64() * 1000.0)
+}
+
+fn round1(x: f64) -> f64 {
+    (x * 10.0).round() / 10.0
+}
+
+fn round4(x: f32) -> f64 {
+    (f64::from(x) * 1e4).round() / 1e4
+}
+
+fn bytes(value: &impl Serialize) -> Vec<u8> {
+    // Maps with string keys and finite or null numbers always serialize.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!(json!(ms(Duration::from_micros(48_149))).to_string(), "48.1");
+        assert_eq!(json!(round4(0.930_012_3)).to_string(), "0.93");
+        assert_eq!(json!(round4(f32::NAN)), Value::Null);
+    }
+
+    #[test]
+    fn embeddings_are_little_endian() {
+        let e = |dtype| Embedding {
+            values: vec![1.0, -2.0],
+            l2_normalized: false,
+            dtype,
+        };
+        let f16 = embedding_value(&e(EmbeddingType::F16));
+        assert_eq!(
+            STANDARD.decode(f16["b64"].as_str().unwrap()).unwrap(),
+            [0x00, 0x3c, 0x00, 0xc0]
+        );
+        let f32 = embedding_value(&e(EmbeddingType::F32));
+        assert_eq!(
+            STANDARD.decode(f32["b64"].as_str().unwrap()).unwrap(),
+            [0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]
+        );
+        assert_eq!(f32["dim"], 2);
+    }
+}

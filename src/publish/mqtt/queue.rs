@@ -1,0 +1,270 @@
+//! What waits for the broker, between the inference threads and `io`.
+//!
+//! In: publications, from any thread, never blocking. Out: messages, taken by the client while it is connected.
+//! Always holds: at most `queue` observations wait; statuses and states are a table in which the newest wins, so
+//! they are never lost and never stale. When the queue is full the oldest observation that caused no event goes,
+//! then the oldest at all; each is counted in `queue_full`.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::frame::CameraId;
+use crate::observe::{Observation, Publication};
+use crate::stats::Stats;
+
+/// One thing to send.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// A camera came or went.
+    Status(CameraId, bool),
+    /// The state of a camera, from its newest observation.
+    State(Arc<Observation>),
+    /// A queued observation; `sections` says whether its results go out, or only its event.
+    Observation {
+        observation: Arc<Observation>,
+        sections: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    capacity: usize,
+    min_period: Option<Duration>,
+    waiting: VecDeque<(Arc<Observation>, bool)>,
+    cameras: HashMap<CameraId, Camera>,
+}
+
+#[derive(Debug, Default)]
+struct Camera {
+    online: bool,
+    status_due: bool,
+    latest: Option<Arc<Observation>>,
+    state_due: bool,
+    state_sent: Option<Instant>,
+    /// When the next observation may go if the rate were exact.
+    rate_due: Option<Instant>,
+}
+
+impl Queue {
+    pub fn new(capacity: usize, max_rate: f64, cameras: impl Iterator<Item = CameraId>) -> Self {
+        Self {
+            capacity,
+            min_period: (max_rate > 0.0).then(|| Duration::from_secs_f64(1.0 / max_rate)),
+            waiting: VecDeque::new(),
+            cameras: cameras.map(|id| (id, Camera::default())).collect(),
+        }
+    }
+
+    pub fn push(&mut self, publication: &Publication, now: Instant, stats: &Stats) {
+        match publication {
+            Publication::CameraStatus { camera, online } => {
+                let camera = self.cameras.entry(camera.clone()).or_default();
+                camera.status_due |= camera.online != *online;
+                camera.online = *online;
+            }
+            Publication::Observation(o) => self.push_observation(o, now, stats),
+        }
+    }
+
+    fn push_observation(&mut self, o: &Arc<Observation>, now: Instant, stats: &Stats) {
+        let camera = self.cameras.entry(o.meta.camera.clone()).or_default();
+        camera.state_due |= camera.latest.is_none() || o.change.is_some();
+        camera.latest = Some(o.clone());
+        let sections = camera.may_go(self.min_period, now);
+        if !sections {
+            stats.rate_limited.inc();
+            if o.change.is_none() {
+                return;
+            }
+        }
+        if self.waiting.len() >= self.capacity {
+            let eventless = self.waiting.iter().position(|(o, _)| o.change.is_none());
+            self.waiting.remove(eventless.unwrap_or(0));
+            stats.queue_full.inc();
+        }
+        self.waiting.push_back((o.clone(), sections));
+    }
+
+    /// The next thing to send: statuses, then states, then observations in their order.
+    pub fn pop(&mut self, now: Instant, heartbeat: Duration) -> Option<Item> {
+        for (id, camera) in &mut self.cameras {
+            if std::mem::take(&mut camera.status_due) {
+                return Some(Item::Status(id.clone(), camera.online));
+            }
+        }
+        for camera in self.cameras.values_mut() {
+            let Some(latest) = &camera.latest else {
+                continue;
+            };
+            let beat = camera.online
+                && camera
+                    .state_sent
+                    .is_none_or(|t| now.saturating_duration_since(t) >= heartbeat);
+            if std::mem::take(&mut camera.state_due) || beat {
+                camera.state_sent = Some(now);
+                return Some(Item::State(latest.clone()));
+            }
+        }
+        let (observation, sections) = self.waiting.pop_front()?;
+        Some(Item::Observation {
+            observation,
+            sections,
+        })
+    }
+
+    /// After a reconnect: every retained message is due again.
+    pub fn all_due(&mut self) {
+        for camera in self.cameras.values_mut() {
+            camera.status_due = true;
+            camera.state_due = camera.latest.is_some();
+        }
+    }
+
+    /// At the end: every camera goes offline.
+    pub fn all_offline(&mut self) {
+        for camera in self.cameras.values_mut() {
+            camera.status_due |= camera.online;
+            camera.online = false;
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+impl Camera {
+    /// Holds the mean rate, and lets a camera whose frames jitter around that rate through: it may be early by half
+    /// a period.
+    fn may_go(&mut self, period: Option<Duration>, now: Instant) -> bool {
+        let Some(period) = period else { return true };
+        let due = self.rate_due.unwrap_or(now);
+        if now + period / 2 < due {
+            return false;
+        }
+        self.rate_due = Some(due.max(now) + period);
+        true
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::frame::FrameMeta;
+    use crate::observe::{ModelRef, StateChange, Timing};
+    use std::time::SystemTime;
+
+    pub fn observation(camera: &str, seq: u64, change: bool) -> Arc<Observation> {
+        Arc::new(Observation {
+            meta: FrameMeta {
+                camera: camera.into(),
+                sequence: seq,
+                captured_at: Instant::now(),
+                wall_time: SystemTime::UNIX_EPOCH,
+                truth: None,
+            },
+            seq,
+            frame_size: (640, 480),
+            model: Arc::new(ModelRef {
+                id: "m".into(),
+                sha256: "00".into(),
+            }),
+            results: vec![],
+            timing: Timing::default(),
+            fps: 1.0,
+            state: None,
+            change: change.then(|| StateChange {
+                from: None,
+                to: Some("cat".into()),
+                score: 0.9,
+                lasted: Duration::ZERO,
+            }),
+        })
+    }
+
+    fn drain(q: &mut Queue, now: Instant) -> Vec<u64> {
+        let mut seqs = vec![];
+        while let Some(item) = q.pop(now, Duration::from_secs(10)) {
+            if let Item::Observation { observation, .. } = item {
+                seqs.push(observation.seq);
+            }
+        }
+        seqs
+    }
+
+    #[test]
+    fn a_full_queue_drops_the_oldest_without_an_event() {
+        let stats = Stats::new(["a".into()]);
+        let mut q = Queue::new(3, 0.0, ["a".into()].into_iter());
+        let now = Instant::now();
+        for (seq, change) in [(1, true), (2, false), (3, false), (4, false), (5, true)] {
+            q.push(
+                &Publication::Observation(observation("a", seq, change)),
+                now,
+                &stats,
+            );
+        }
+        assert_eq!(stats.queue_full.get(), 2);
+        assert_eq!(drain(&mut q, now), [1, 4, 5]);
+    }
+
+    #[test]
+    fn the_rate_holds_and_events_pass() {
+        let stats = Stats::new(["a".into()]);
+        let mut q = Queue::new(1000, 10.0, ["a".into()].into_iter());
+        let start = Instant::now();
+        for i in 0..300u64 {
+            let now = start + Duration::from_millis(i * 10);
+            let o = observation("a", i, i % 100 == 55);
+            q.push(&Publication::Observation(o), now, &stats);
+        }
+        let sections = q.waiting.iter().filter(|(_, s)| *s).count();
+        assert!((30..=31).contains(&sections), "{sections}");
+        assert_eq!(stats.rate_limited.get() as usize + sections, 300);
+        let events = q.waiting.iter().filter(|(o, _)| o.change.is_some());
+        assert_eq!(events.count(), 3);
+    }
+
+    #[test]
+    fn a_camera_that_jitters_at_the_limit_is_not_halved() {
+        let stats = Stats::new(["a".into()]);
+        let mut q = Queue::new(1000, 10.0, ["a".into()].into_iter());
+        let start = Instant::now();
+        for i in 0..100u64 {
+            let jitter = if i % 2 == 0 { 0 } else { 30 };
+            let now = start + Duration::from_millis(i * 100 + jitter);
+            let o = Publication::Observation(observation("a", i, false));
+            q.push(&o, now, &stats);
+        }
+        assert!(q.len() >= 95, "{}", q.len());
+    }
+
+    #[test]
+    fn states_are_sent_at_first_on_change_and_by_heartbeat() {
+        let stats = Stats::new(["a".into()]);
+        let mut q = Queue::new(10, 0.0, ["a".into()].into_iter());
+        let now = Instant::now();
+        let online = Publication::CameraStatus {
+            camera: "a".into(),
+            online: true,
+        };
+        q.push(&online, now, &stats);
+        let states = |q: &mut Queue, now| {
+            let mut n = 0;
+            while let Some(item) = q.pop(now, Duration::from_secs(10)) {
+                n += usize::from(matches!(item, Item::State(_)));
+            }
+            n
+        };
+        for (seq, change, expected) in [(1, false, 1), (2, false, 0), (3, true, 1)] {
+            let o = Publication::Observation(observation("a", seq, change));
+            q.push(&o, now, &stats);
+            assert_eq!(states(&mut q, now), expected, "seq {seq}");
+        }
+        assert_eq!(states(&mut q, now + Duration::from_secs(9)), 0);
+        assert_eq!(states(&mut q, now + Duration::from_secs(11)), 1);
+        q.all_due();
+        assert_eq!(states(&mut q, now + Duration::from_secs(12)), 1);
+    }
+}
