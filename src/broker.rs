@@ -253,8 +253,16 @@ impl Hub {
                 .map(|(_, qos)| *qos as u8)
                 .max();
             if let Some(granted) = granted {
-                let qos = if granted == 0 { QoS::AtMostOnce } else { message.qos };
-                let qos = if qos == QoS::ExactlyOnce { QoS::AtLeastOnce } else { qos };
+                let qos = if granted == 0 {
+                    QoS::AtMostOnce
+                } else {
+                    message.qos
+                };
+                let qos = if qos == QoS::ExactlyOnce {
+                    QoS::AtLeastOnce
+                } else {
+                    qos
+                };
                 client.mailbox.put(Publish {
                     qos,
                     ..message.clone()
@@ -279,7 +287,11 @@ impl Hub {
     }
 
     fn subscribe(&mut self, id: &str, connection: u64, filter: &str, qos: QoS) -> Option<QoS> {
-        let granted = if qos == QoS::AtMostOnce { qos } else { QoS::AtLeastOnce };
+        let granted = if qos == QoS::AtMostOnce {
+            qos
+        } else {
+            QoS::AtLeastOnce
+        };
         let client = self.clients.get_mut(id);
         let client = client.filter(|c| c.connection == connection)?;
         client.filters.retain(|(f, _)| f != filter);
@@ -401,7 +413,11 @@ async fn serve(stream: TcpStream, hub: Arc<Mutex<Hub>>) -> io::Result<()> {
     };
     let mut session = match open_session(&hub, connect) {
         Ok(session) => session,
-        Err(code) => return writer.send(Packet::ConnAck(ConnAck::new(code, false))).await,
+        Err(code) => {
+            return writer
+                .send(Packet::ConnAck(ConnAck::new(code, false)))
+                .await;
+        }
     };
     let accepted = ConnAck::new(ConnectReturnCode::Success, false);
     writer.send(Packet::ConnAck(accepted)).await?;
@@ -499,7 +515,9 @@ impl Session {
                                 .map_or(SubscribeReasonCode::Failure, SubscribeReasonCode::Success)
                         })
                         .collect();
-                    writer.send(Packet::SubAck(SubAck::new(s.pkid, codes))).await?;
+                    writer
+                        .send(Packet::SubAck(SubAck::new(s.pkid, codes)))
+                        .await?;
                     mailbox.wake.notify_one();
                 }
                 Packet::Unsubscribe(u) => {

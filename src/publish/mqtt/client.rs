@@ -360,8 +360,7 @@ impl Outlet {
                 stats.broker_connects.inc();
                 self.shared.queue().all_due();
                 let info = payload::info(&self.device, self.shared.clock.wall());
-                self.outbox
-                    .push_front(retained(self.topics.info(), info));
+                self.outbox.push_front(retained(self.topics.info(), info));
                 self.outbox
                     .push_front(retained(self.topics.status(), payload::ONLINE));
             }
@@ -404,7 +403,11 @@ impl Outlet {
         let device = &self.device.id;
         match item {
             Item::Status(camera, online) => {
-                let text = if online { payload::ONLINE } else { payload::OFFLINE };
+                let text = if online {
+                    payload::ONLINE
+                } else {
+                    payload::OFFLINE
+                };
                 let topic = self.topics.camera(&camera, "status");
                 self.outbox.push_back(retained(topic, text));
             }

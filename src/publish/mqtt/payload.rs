@@ -107,9 +107,10 @@ pub fn record(device: &str, o: &Observation) -> Vec<u8> {
             TaskResult::Embedding(e) => m.insert("embedding".into(), embedding_value(e)),
         };
     }
-    let state = o.state.as_ref().map(|s| {
-        json!({ "label": s.label.as_deref(), "score": round4(s.score) })
-    });
+    let state = o
+        .state
+        .as_ref()
+        .map(|s| json!({ "label": s.label.as_deref(), "score": round4(s.score) }));
     m.insert("state".into(), json!(state));
     if let Some(change) = &o.change {
         m.insert("event".into(), Value::Object(change_value(change)));

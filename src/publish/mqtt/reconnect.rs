@@ -94,18 +94,15 @@ pub(super) fn describe(error: &ConnectionError) -> String {
             StateError::ConnectionAborted => {
                 "the broker closed the connection (stopped, or another client has the same client id)".into()
             }
-            StateError::Deserialization(rumqttc::Error::Io(kind)) => describe_kind(*kind, ""),
+            StateError::Deserialization(rumqttc::Error::Io(e)) => describe_io(e),
             other => format!("protocol error: {other}"),
         },
     }
 }
 
 fn describe_io(e: &io::Error) -> String {
-    describe_kind(e.kind(), &e.to_string())
-}
-
-fn describe_kind(kind: io::ErrorKind, text: &str) -> String {
-    match kind {
+    let text = e.to_string();
+    match e.kind() {
         io::ErrorKind::ConnectionRefused => {
             "connection refused: no broker listens on that host and port".into()
         }
@@ -118,8 +115,7 @@ fn describe_kind(kind: io::ErrorKind, text: &str) -> String {
         }
         io::ErrorKind::TimedOut => "the connection timed out".into(),
         _ if text.contains("lookup") => format!("the broker's host name is unknown ({text})"),
-        _ if text.is_empty() => format!("{kind}"),
-        _ => text.into(),
+        _ => text,
     }
 }
 

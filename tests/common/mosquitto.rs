@@ -1,0 +1,241 @@
+//! A real mosquitto on a free loopback port, and mosquitto_sub as an independent observer.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what must happen.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Ends its process, by its id, when dropped.
+pub struct Mosquitto {
+    child: Child,
+    pub port: u16,
+    dir: tempfile::TempDir,
+}
+
+/// `None`, said loudly, where mosquitto is not installed; a failure where nothing may be skipped.
+pub fn mosquitto_or_skip() -> Option<Mosquitto> {
+    let installed = ["mosquitto", "mosquitto_sub", "mosquitto_pub"]
+        .iter()
+        .all(|p| spawnable(p));
+    if installed {
+        return Some(Mosquitto::start(""));
+    }
+    let strict = std::env::var("OCELLUS_TEST_STRICT").is_ok_and(|v| v == "1");
+    assert!(!strict, "mosquitto and mosquitto-clients are not installed");
+    eprintln!("SKIPPED: mosquitto and mosquitto-clients are not installed");
+    None
+}
+
+fn spawnable(program: &str) -> bool {
+    let help = Command::new(program)
+        .arg("--help")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    help.is_ok()
+}
+
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+impl Mosquitto {
+    /// `extra` goes into its configuration; without it, everybody may connect.
+    pub fn start(extra: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let child = spawn(dir.path(), port, extra);
+        let broker = Self { child, port, dir };
+        broker.wait_until_up();
+        broker
+    }
+
+    /// A broker that knows one user.
+    pub fn with_password(user: &str, password: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("users");
+        let made = Command::new("mosquitto_passwd")
+            .args(["-c", "-b", file.to_str().unwrap(), user, password])
+            .status();
+        assert!(made.unwrap().success());
+        let port = free_port();
+        let extra = format!("password_file {}\nallow_anonymous false", file.display());
+        let child = spawn(dir.path(), port, &extra);
+        let broker = Self { child, port, dir };
+        broker.wait_until_up();
+        broker
+    }
+
+    fn wait_until_up(&self) {
+        let start = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            assert!(start.elapsed() < DEADLINE, "mosquitto does not come up");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// The same port, nothing remembered.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(self.dir.path(), self.port, "");
+        self.wait_until_up();
+    }
+
+    pub fn url(&self) -> String {
+        format!("mqtt://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(dir: &std::path::Path, port: u16, extra: &str) -> Child {
+    let anonymous = if extra.contains("allow_anonymous") {
+        ""
+    } else {
+        "allow_anonymous true"
+    };
+    let conf = dir.join("mosquitto.conf");
+    // Started by root, mosquitto would give its rights up and lose the directory.
+    let text = format!("listener {port} 127.0.0.1\nuser root\n{anonymous}\n{extra}\n");
+    std::fs::write(&conf, text).unwrap();
+    Command::new("mosquitto")
+        .args(["-c", conf.to_str().unwrap()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// What mosquitto_sub saw.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    pub retained: bool,
+    pub qos: u8,
+    pub topic: String,
+    pub payload: Vec<u8>,
+}
+
+impl Seen {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.payload.clone()).unwrap()
+    }
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.payload).unwrap()
+    }
+}
+
+/// A running mosquitto_sub.
+pub struct Observer {
+    child: Child,
+    seen: Receiver<Seen>,
+}
+
+impl Observer {
+    /// Subscribes at QoS 1 and returns when the subscription holds: when a retained marker has come.
+    pub fn start(port: u16, filter: &str) -> Self {
+        let marker = format!("marker/{}", std::process::id());
+        publish(port, &marker, "here", true);
+        let mut child = Command::new("mosquitto_sub")
+            .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-q", "1"])
+            .args(["-t", filter, "-t", &marker, "-F", "%r %q %t %x"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (tx, seen) = channel();
+        let (ready_tx, ready) = channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let seen = parse(&line);
+                if seen.topic == marker {
+                    let _ = ready_tx.send(());
+                } else if tx.send(seen).is_err() {
+                    return;
+                }
+            }
+        });
+        ready.recv_timeout(DEADLINE).expect("no subscription");
+        Self { child, seen }
+    }
+
+    /// The next message for which `wanted` holds.
+    pub fn wait(&self, what: &str, wanted: impl Fn(&Seen) -> bool) -> Seen {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.seen.recv_timeout(left) {
+                Ok(seen) if wanted(&seen) => return seen,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => panic!("did not come: {what}"),
+                Err(RecvTimeoutError::Disconnected) => panic!("ended before: {what}"),
+            }
+        }
+    }
+
+    /// Everything until the message for which `last` holds, it included.
+    pub fn collect(&self, what: &str, last: impl Fn(&Seen) -> bool) -> Vec<Seen> {
+        let all = std::cell::RefCell::new(vec![]);
+        self.wait(what, |s| {
+            all.borrow_mut().push(s.clone());
+            last(s)
+        });
+        all.into_inner()
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn parse(line: &str) -> Seen {
+    let mut parts = line.splitn(4, ' ');
+    let mut next = || parts.next().unwrap_or_default();
+    let (retained, qos, topic, hex) = (next() == "1", next().parse().unwrap(), next(), next());
+    let byte = |i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap();
+    Seen {
+        retained,
+        qos,
+        topic: topic.into(),
+        payload: (0..hex.len()).step_by(2).map(byte).collect(),
+    }
+}
+
+/// mosquitto_pub at QoS 1.
+pub fn publish(port: u16, topic: &str, payload: &str, retain: bool) {
+    let port = port.to_string();
+    let mut args = vec!["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", topic];
+    args.extend(if payload.is_empty() {
+        vec!["-n"]
+    } else {
+        vec!["-m", payload]
+    });
+    if retain {
+        args.push("-r");
+    }
+    assert!(
+        Command::new("mosquitto_pub")
+            .args(&args)
+            .status()
+            .unwrap()
+            .success()
+    );
+}
