@@ -521,11 +521,9 @@ impl Session {
                     mailbox.wake.notify_one();
                 }
                 Packet::Unsubscribe(u) => {
-                    let mut hub = lock(&self.hub);
-                    if let Some(client) = hub.clients.get_mut(&self.id) {
+                    if let Some(client) = lock(&self.hub).clients.get_mut(&self.id) {
                         client.filters.retain(|(f, _)| !u.topics.contains(f));
                     }
-                    drop(hub);
                     writer.send(Packet::UnsubAck(UnsubAck::new(u.pkid))).await?;
                 }
                 Packet::PingReq => writer.send(Packet::PingResp).await?,

@@ -36,8 +36,8 @@
 #[cfg(feature = "broker")]
 pub mod broker;
 pub mod capture;
-pub mod clock;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod frame;
 pub mod model;

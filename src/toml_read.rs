@@ -24,7 +24,11 @@ pub struct Problem {
 impl Problem {
     /// A problem with a key, its line unknown.
     pub fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { key: key.into(), line: None, message: message.into() }
+        Self {
+            key: key.into(),
+            line: None,
+            message: message.into(),
+        }
     }
 }
 
@@ -64,7 +68,11 @@ pub fn read<T: DeserializeOwned + Default>(text: &str) -> (T, Vec<Problem>) {
         let removed = error.span().and_then(|s| remove_at(document.get_mut(), &s));
         let key = removed.clone().unwrap_or_default();
         let line = error.span().map(|s| line_of(text, s.start));
-        problems.push(Problem { key, line, message: explain(error.message()) });
+        problems.push(Problem {
+            key,
+            line,
+            message: explain(error.message()),
+        });
         if removed.is_none() {
             return (T::default(), problems);
         }
@@ -73,7 +81,10 @@ pub fn read<T: DeserializeOwned + Default>(text: &str) -> (T, Vec<Problem>) {
 
 /// Line number, from 1, of a byte offset.
 fn line_of(text: &str, offset: usize) -> usize {
-    1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count()
+    1 + text.as_bytes()[..offset.min(text.len())]
+        .iter()
+        .filter(|b| **b == b'\n')
+        .count()
 }
 
 /// Takes out the innermost entry that `span` lies in; returns its path.
@@ -153,7 +164,13 @@ mod tests {
         let text = "nmae = 'x'\n[engine]\nthreads = 'two'\n[[camera]]\nid = 'a'\n[[camera]]\nid = 'b'\nfsp = 3\nfps = 5.0\n[banana]\nx = 1\n";
         let (doc, problems) = read::<Doc>(text);
         assert_eq!(doc.camera.len(), 2);
-        assert_eq!(doc.camera[1], Cam { id: "b".into(), fps: Some(5.0) });
+        assert_eq!(
+            doc.camera[1],
+            Cam {
+                id: "b".into(),
+                fps: Some(5.0)
+            }
+        );
         let all: Vec<String> = problems.iter().map(|p| p.to_string()).collect();
         let has = |s: &str| assert!(all.iter().any(|p| p.contains(s)), "no `{s}` in {all:#?}");
         has("line 1: nmae: unknown key; did you mean `name`?");
@@ -166,7 +183,10 @@ mod tests {
     #[test]
     fn syntax_errors_name_their_line() {
         let (_, problems) = read::<Doc>("name = 'a'\ncamera = [\n");
-        assert!(problems[0].to_string().contains("not valid TOML"), "{problems:?}");
+        assert!(
+            problems[0].to_string().contains("not valid TOML"),
+            "{problems:?}"
+        );
         assert_eq!(read::<Doc>("").1, []);
     }
 

@@ -6,12 +6,20 @@ use std::time::{Duration, Instant};
 
 fn ocellus(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ocellus"));
-    command.args(args).env_remove("OCELLUS_CONFIG").env_remove("OCELLUS_LOG").env_remove("NOTIFY_SOCKET");
+    command
+        .args(args)
+        .env_remove("OCELLUS_CONFIG")
+        .env_remove("OCELLUS_LOG")
+        .env_remove("NOTIFY_SOCKET");
     command
 }
 
 fn run(args: &[&str]) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = ocellus(args).output().unwrap();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = ocellus(args).output().unwrap();
     let text = |b: Vec<u8>| String::from_utf8(b).unwrap();
     (status.code().unwrap_or(-1), text(stdout), text(stderr))
 }
@@ -35,11 +43,27 @@ fn shipped_model() -> String {
 fn help_names_every_command() {
     let (code, out, _) = run(&["--help"]);
     assert_eq!(code, 0);
-    for command in ["run", "demo", "check", "devices", "classify", "bench", "broker", "completions", "man"] {
-        assert!(out.contains(&format!("\n  {command} ")), "no {command} in\n{out}");
+    for command in [
+        "run",
+        "demo",
+        "check",
+        "devices",
+        "classify",
+        "bench",
+        "broker",
+        "completions",
+        "man",
+    ] {
+        assert!(
+            out.contains(&format!("\n  {command} ")),
+            "no {command} in\n{out}"
+        );
     }
     let (_, man, _) = run(&["man"]);
-    assert!(man.starts_with(".ie") && man.contains("ocellus(1)") || man.contains(".TH ocellus 1"), "{man}");
+    assert!(
+        man.starts_with(".ie") && man.contains("ocellus(1)") || man.contains(".TH ocellus 1"),
+        "{man}"
+    );
     let (code, bash, _) = run(&["completions", "bash"]);
     assert!(code == 0 && bash.contains("complete -F"));
 }
@@ -85,7 +109,15 @@ fn a_missing_configuration_file_is_named() {
 
 #[test]
 fn a_missing_model_is_named_and_exits_with_78() {
-    let (code, _, err) = run(&["run", "--camera", "scene:", "--model", "/nowhere/model.onnx", "--output", "jsonl"]);
+    let (code, _, err) = run(&[
+        "run",
+        "--camera",
+        "scene:",
+        "--model",
+        "/nowhere/model.onnx",
+        "--output",
+        "jsonl",
+    ]);
     assert_eq!(code, 78, "{err}");
     assert!(err.contains("/nowhere/model.onnx"), "{err}");
 }
@@ -95,9 +127,20 @@ fn a_model_that_is_not_onnx_is_named_and_exits_with_78() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("cat.onnx");
     std::fs::write(&file, b"\xff\xd8\xff\xe0 this is a picture").unwrap();
-    let (code, _, err) = run(&["run", "--camera", "scene:", "--model", file.to_str().unwrap(), "--output", "jsonl"]);
+    let (code, _, err) = run(&[
+        "run",
+        "--camera",
+        "scene:",
+        "--model",
+        file.to_str().unwrap(),
+        "--output",
+        "jsonl",
+    ]);
     assert_eq!(code, 78, "{err}");
-    assert!(err.contains("cat.onnx") && err.to_lowercase().contains("onnx"), "{err}");
+    assert!(
+        err.contains("cat.onnx") && err.to_lowercase().contains("onnx"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -106,15 +149,26 @@ fn check_tells_what_works_and_what_does_not() {
     let config = format!("[[camera]]\nid='yard'\nsource='scene:1'\n[[model]]\npath='{model}'\n");
     let (code, out, err) = check(&config, &[]);
     assert_eq!(code, 0, "{out}{err}");
-    assert!(out.contains("ok    camera yard") && out.contains("ok    model"), "{out}");
+    assert!(
+        out.contains("ok    camera yard") && out.contains("ok    model"),
+        "{out}"
+    );
 
     // Port 1 is closed: the broker is a state, not a reason to refuse a start.
     let config = format!("{config}[mqtt]\nurl='mqtt://127.0.0.1:1'\n");
     let (code, out, _) = check(&config, &["--json"]);
     assert_eq!(code, 1);
     let findings: serde_json::Value = serde_json::from_str(&out).unwrap();
-    let broker = findings.as_array().unwrap().iter().find(|f| f["what"] == "broker").unwrap();
-    assert_eq!((&broker["ok"], &broker["fatal"]), (&false.into(), &false.into()));
+    let broker = findings
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|f| f["what"] == "broker")
+        .unwrap();
+    assert_eq!(
+        (&broker["ok"], &broker["fatal"]),
+        (&false.into(), &false.into())
+    );
 }
 
 #[test]
@@ -122,13 +176,24 @@ fn classify_prints_a_table_or_json_and_names_what_is_no_image() {
     let dir = tempfile::tempdir().unwrap();
     let (good, bad) = (dir.path().join("grey.png"), dir.path().join("bad.jpg"));
     // The smallest useful picture: a grey 32×32 PNG, written by the `image` crate.
-    image::GrayImage::from_pixel(32, 32, image::Luma([90])).save(&good).unwrap();
+    image::GrayImage::from_pixel(32, 32, image::Luma([90]))
+        .save(&good)
+        .unwrap();
     std::fs::write(&bad, b"not a picture").unwrap();
     let model = shipped_model();
-    let (code, out, err) =
-        run(&["classify", "--json", "--model", &model, good.to_str().unwrap(), bad.to_str().unwrap()]);
+    let (code, out, err) = run(&[
+        "classify",
+        "--json",
+        "--model",
+        &model,
+        good.to_str().unwrap(),
+        bad.to_str().unwrap(),
+    ]);
     assert_eq!(code, 1, "{out}{err}");
-    let lines: Vec<serde_json::Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let lines: Vec<serde_json::Value> = out
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
     assert_eq!(lines.len(), 2);
     assert!(lines[0]["results"][0]["score"].as_f64().unwrap() > 0.0);
     assert!(lines[1]["error"].is_string());
@@ -141,16 +206,34 @@ fn bench_reports_every_stage() {
     let (code, out, err) = run(&["bench", "--model", &shipped_model(), "-n", "3", "--json"]);
     assert_eq!(code, 0, "{err}");
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
-    let stages: Vec<_> = report["stages"].as_array().unwrap().iter().map(|s| s["stage"].as_str().unwrap()).collect();
-    assert_eq!(stages, ["decode", "preprocess", "infer", "decode_output", "age"]);
-    assert!(report["stages"].as_array().unwrap().iter().all(|s| s["count"] == 3));
+    let stages: Vec<_> = report["stages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["stage"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        stages,
+        ["decode", "preprocess", "infer", "decode_output", "age"]
+    );
+    assert!(
+        report["stages"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|s| s["count"] == 3)
+    );
 }
 
 #[test]
 fn devices_lists_in_json() {
     let (code, out, _) = run(&["devices", "--json"]);
     assert_eq!(code, 0);
-    assert!(serde_json::from_str::<serde_json::Value>(&out).unwrap().is_array());
+    assert!(
+        serde_json::from_str::<serde_json::Value>(&out)
+            .unwrap()
+            .is_array()
+    );
 }
 
 /// Ends its process when the test ends, however it ends.
@@ -165,7 +248,11 @@ impl Drop for Running {
 
 impl Running {
     fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(name).arg(self.0.id().to_string()).status().unwrap();
+        let status = Command::new("kill")
+            .arg(name)
+            .arg(self.0.id().to_string())
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 
@@ -185,9 +272,15 @@ impl Running {
 fn running_scene(extra: &[&str]) -> Running {
     use std::io::{BufRead, BufReader};
     let model = shipped_model();
-    let mut args = vec!["run", "--camera", "scene:", "--model", &model, "--output", "jsonl"];
+    let mut args = vec![
+        "run", "--camera", "scene:", "--model", &model, "--output", "jsonl",
+    ];
     args.extend(extra);
-    let mut child = ocellus(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = ocellus(&args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let first = lines.next().expect("an observation").unwrap();
     assert!(first.contains("\"schema\""), "{first}");
@@ -200,7 +293,11 @@ fn sigterm_and_ctrl_c_end_it_cleanly_within_two_seconds() {
     for signal in ["-TERM", "-INT"] {
         let mut running = running_scene(&[]);
         running.signal(signal);
-        assert_eq!(running.exit_within(Duration::from_secs(2)), Some(0), "{signal}");
+        assert_eq!(
+            running.exit_within(Duration::from_secs(2)),
+            Some(0),
+            "{signal}"
+        );
     }
 }
 
@@ -214,11 +311,13 @@ fn an_unreachable_broker_does_not_hold_up_inference_or_the_stop() {
 #[test]
 fn a_closed_standard_output_ends_it_quietly() {
     let model = shipped_model();
-    let mut child = ocellus(&["run", "--camera", "scene:", "--model", &model, "--output", "jsonl"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = ocellus(&[
+        "run", "--camera", "scene:", "--model", &model, "--output", "jsonl",
+    ])
+    .stdout(Stdio::piped())
+    .stderr(Stdio::null())
+    .spawn()
+    .unwrap();
     drop(child.stdout.take());
     assert_eq!(Running(child).exit_within(Duration::from_secs(20)), Some(0));
 }
@@ -226,7 +325,17 @@ fn a_closed_standard_output_ends_it_quietly() {
 #[test]
 fn a_missing_camera_is_a_state_and_not_an_exit() {
     let model = shipped_model();
-    let args = ["run", "--camera", "v4l2:/dev/video97", "--model", &model, "--output", "jsonl", "--seconds", "2"];
+    let args = [
+        "run",
+        "--camera",
+        "v4l2:/dev/video97",
+        "--model",
+        &model,
+        "--output",
+        "jsonl",
+        "--seconds",
+        "2",
+    ];
     let (code, _, err) = run(&args);
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("/dev/video97"), "{err}");

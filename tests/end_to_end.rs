@@ -9,51 +9,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use common::{mosquitto::Mosquitto, python, skip, test_data};
-use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
-
-fn ocellus() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ocellus"));
-    command.env_remove("OCELLUS_CONFIG").env_remove("OCELLUS_LOG").env_remove("NOTIFY_SOCKET");
-    command
-}
+use common::mosquitto::{Observer, mosquitto_or_skip};
+use common::{ocellus, python, skip, test_data};
 
 fn shipped_model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/scene-resnet8-int8")
-}
-
-/// Collects what arrives below a filter until `enough` says so or the deadline passes.
-struct Subscriber {
-    connection: rumqttc::Connection,
-    _client: Client,
-}
-
-impl Subscriber {
-    /// Subscribed when this returns.
-    fn new(port: u16, filter: &str) -> Self {
-        let mut options = MqttOptions::new(format!("test-{port}-{}", std::process::id()), "127.0.0.1", port);
-        options.set_max_packet_size(1 << 20, 1 << 20);
-        let (client, mut connection) = Client::new(options, 100);
-        client.subscribe(filter, QoS::AtLeastOnce).unwrap();
-        let subscribed = connection.iter().any(|e| matches!(e.unwrap(), Event::Incoming(Packet::SubAck(_))));
-        assert!(subscribed);
-        Self { connection, _client: client }
-    }
-
-    fn collect(&mut self, limit: Duration, enough: impl Fn(&[serde_json::Value]) -> bool) -> Vec<serde_json::Value> {
-        let deadline = Instant::now() + limit;
-        let mut messages = Vec::new();
-        while !enough(&messages) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.connection.recv_timeout(left) {
-                Ok(Ok(Event::Incoming(Packet::Publish(p)))) => messages.push(serde_json::from_slice(&p.payload).unwrap()),
-                Ok(Ok(_)) => {}
-                Ok(Err(e)) => panic!("the broker went away: {e}"),
-                Err(_) => break,
-            }
-        }
-        messages
-    }
 }
 
 #[test]
@@ -64,40 +24,83 @@ fn a_hundred_images_reach_the_subscriber_as_right_as_with_onnxruntime() {
     let model = data.join("models/resnet18-int8-qdq-u8s8.onnx");
     let images = data.join("images/imagenet");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/imagenet_top1.py");
-    let reference = Command::new(python).arg(script).arg(&model).arg(&images).stderr(Stdio::inherit()).output().unwrap();
+    let reference = Command::new(python)
+        .arg(script)
+        .arg(&model)
+        .arg(&images)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
     assert!(reference.status.success());
     // File name → best class; the name begins with the true class's index. Names sort as the source plays them.
     let reference: BTreeMap<String, usize> = serde_json::from_slice(&reference.stdout).unwrap();
-    let truth: Vec<usize> = reference.keys().map(|name| name[..4].parse().unwrap()).collect();
-    let right_there = reference.values().zip(&truth).filter(|(a, b)| a == b).count();
+    let truth: Vec<usize> = reference
+        .keys()
+        .map(|name| name[..4].parse().unwrap())
+        .collect();
+    let right_there = reference
+        .values()
+        .zip(&truth)
+        .filter(|(a, b)| a == b)
+        .count();
 
-    let broker = Mosquitto::start();
-    let mut subscriber = Subscriber::new(broker.port(), "ocellus/bench/stills/classification");
+    let Some(broker) = mosquitto_or_skip() else {
+        return;
+    };
+    let subscriber = Observer::start(broker.port, "ocellus/bench/#");
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("ocellus.toml");
     let text = format!(
         "[device]\nid='bench'\n[[camera]]\nid='stills'\nsource='files:{}'\n[[model]]\npath='{}'\n[mqtt]\nurl='mqtt://127.0.0.1:{}'\n",
         images.display(),
         model.display(),
-        broker.port()
+        broker.port
     );
     std::fs::write(&config, text).unwrap();
-    let status = ocellus().arg("run").arg("--config").arg(&config).status().unwrap();
+    let status = ocellus()
+        .arg("run")
+        .arg("--config")
+        .arg(&config)
+        .status()
+        .unwrap();
     assert!(status.success());
 
-    let seen = subscriber.collect(Duration::from_secs(10), |m| m.len() == truth.len());
+    let messages = subscriber.collect("offline, the last message", |m| {
+        m.topic == "ocellus/bench/status" && m.text() == "offline"
+    });
+    let seen: Vec<serde_json::Value> = messages
+        .iter()
+        .filter(|m| m.topic == "ocellus/bench/stills/classification")
+        .map(|m| m.json())
+        .collect();
     assert_eq!(seen.len(), truth.len(), "an observation for every image");
     let best = |m: &serde_json::Value| m["results"][0]["index"].as_u64().unwrap() as usize;
-    let right_here = seen.iter().zip(&truth).filter(|(m, t)| best(m) == **t).count();
-    println!("right: {right_here} here, {right_there} by onnxruntime on Pillow's pixels, of {}", truth.len());
-    assert!(right_here.abs_diff(right_there) <= 1, "{right_here} right here, {right_there} by onnxruntime");
-    assert!(seen.iter().enumerate().all(|(i, m)| m["seq"] == i as u64 + 1));
+    let right_here = seen
+        .iter()
+        .zip(&truth)
+        .filter(|(m, t)| best(m) == **t)
+        .count();
+    println!(
+        "right: {right_here} here, {right_there} by onnxruntime on Pillow's pixels, of {}",
+        truth.len()
+    );
+    assert!(
+        right_here.abs_diff(right_there) <= 1,
+        "{right_here} right here, {right_there} by onnxruntime"
+    );
+    assert!(
+        seen.iter()
+            .enumerate()
+            .all(|(i, m)| m["seq"] == i as u64 + 1)
+    );
 }
 
 /// Ten times as many frames as can be inferred: the newest is always the next, and no frame is unaccounted for.
 #[test]
 fn overload_drops_old_frames_and_counts_every_one() {
-    let Some(data) = test_data() else { return skip("needs the test data") };
+    let Some(data) = test_data() else {
+        return skip("needs the test data");
+    };
     let mut args = ocellus::config::Config::default();
     args.camera = vec![ocellus::config::CameraConfig {
         id: Some("fast".into()),
@@ -106,10 +109,20 @@ fn overload_drops_old_frames_and_counts_every_one() {
         fps: Some(400.0),
         ..Default::default()
     }];
-    args.model = vec![ocellus::config::ModelConfig { path: Some(data.join("models/resnet18.onnx")), ..Default::default() }];
+    args.model = vec![ocellus::config::ModelConfig {
+        path: Some(data.join("models/resnet18.onnx")),
+        ..Default::default()
+    }];
     let plan = ocellus::config::Plan::new(args, Path::new("")).unwrap();
-    let models = plan.models.iter().map(|m| ocellus::pipeline::load_model(m, 1).unwrap()).collect();
-    let parts = ocellus::pipeline::Parts { models, ..Default::default() };
+    let models = plan
+        .models
+        .iter()
+        .map(|m| ocellus::pipeline::load_model(m, 1).unwrap())
+        .collect();
+    let parts = ocellus::pipeline::Parts {
+        models,
+        ..Default::default()
+    };
     let shutdown = parts.shutdown.clone();
     let running = ocellus::pipeline::start(&plan, parts).unwrap();
     let camera = running.stats.cameras[0].clone();
@@ -122,40 +135,84 @@ fn overload_drops_old_frames_and_counts_every_one() {
     let c = &stats.cameras[0];
     assert!(c.inferred.get() >= 60);
     assert!(c.overwritten.get() > c.inferred.get(), "no overload: {c:?}");
-    let accounted =
-        c.inferred.get() + c.overwritten.get() + c.undecodable.get() + c.failed.get() + c.abandoned.get();
+    let accounted = c.inferred.get()
+        + c.overwritten.get()
+        + c.undecodable.get()
+        + c.failed.get()
+        + c.abandoned.get();
     assert_eq!(c.captured.get(), accounted, "{c:?}");
     assert!(!c.online.load(Relaxed) || c.captured.get() > 0);
     // A frame waits at most one period for its turn: its age is about the time that its own stages took. Medians,
     // with room for a machine that does something else at the same time.
-    let ms = |name: &str| stats.latencies().iter().find(|l| l.stage.name() == name).unwrap().p50_ms;
+    let ms = |name: &str| {
+        stats
+            .latencies()
+            .iter()
+            .find(|l| l.stage.name() == name)
+            .unwrap()
+            .p50_ms
+    };
     let own = ms("decode") + ms("preprocess") + ms("infer");
-    println!("age p50 {:.1} ms; decode + preprocess + infer {own:.1} ms", ms("age"));
-    assert!(ms("age") < 1.5 * own + 20.0, "age {} ms, own stages {own} ms", ms("age"));
+    println!(
+        "age p50 {:.1} ms; decode + preprocess + infer {own:.1} ms",
+        ms("age")
+    );
+    assert!(
+        ms("age") < 1.5 * own + 20.0,
+        "age {} ms, own stages {own} ms",
+        ms("age")
+    );
 }
 
 #[test]
 fn the_demo_shows_what_came_back_from_the_broker() {
-    let output = ocellus().args(["demo", "--seconds", "8", "--fps", "15"]).output().unwrap();
+    let output = ocellus()
+        .args(["demo", "--seconds", "8", "--fps", "15"])
+        .output()
+        .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{text}{log}");
     assert!(text.contains("mosquitto_sub -h 127.0.0.1"), "{text}");
     let lines = text.lines().filter(|l| l.contains("  #")).count();
     assert!(lines >= 60, "{lines} results in\n{text}{log}");
-    assert!(text.contains(&format!("{lines} results came back from the broker")), "{text}");
-    let accuracy = text.split("ground truth ").nth(1).and_then(|t| t.split(' ').next()).unwrap();
+    assert!(
+        text.contains(&format!("{lines} results came back from the broker")),
+        "{text}"
+    );
+    let accuracy = text
+        .split("ground truth ")
+        .nth(1)
+        .and_then(|t| t.split(' ').next())
+        .unwrap();
     let accuracy: f64 = accuracy.parse().unwrap();
     assert!(accuracy >= 90.0, "accuracy {accuracy} % in\n{text}");
-    let memory = text.split("memory: ").nth(1).and_then(|t| t.split(' ').next()).unwrap();
-    assert!(memory.parse::<f64>().unwrap() <= 64.0, "{memory} MB resident");
+    let memory = text
+        .split("memory: ")
+        .nth(1)
+        .and_then(|t| t.split(' ').next())
+        .unwrap();
+    assert!(
+        memory.parse::<f64>().unwrap() <= 64.0,
+        "{memory} MB resident"
+    );
 }
 
 #[test]
 fn two_cameras_share_one_model_and_take_turns() {
     let model = shipped_model();
     let child = ocellus()
-        .args(["run", "--camera", "scene:1", "--camera", "scene:2", "--output", "jsonl", "--seconds", "4"])
+        .args([
+            "run",
+            "--camera",
+            "scene:1",
+            "--camera",
+            "scene:2",
+            "--output",
+            "jsonl",
+            "--seconds",
+            "4",
+        ])
         .arg("--model")
         .arg(&model)
         .output()
@@ -164,7 +221,9 @@ fn two_cameras_share_one_model_and_take_turns() {
     let mut seen = BTreeMap::<String, u64>::new();
     for line in text.lines() {
         let m: serde_json::Value = serde_json::from_str(line).unwrap();
-        *seen.entry(m["camera"].as_str().unwrap().into()).or_default() += 1;
+        *seen
+            .entry(m["camera"].as_str().unwrap().into())
+            .or_default() += 1;
     }
     assert_eq!(seen.keys().collect::<Vec<_>>(), ["camera0", "camera1"]);
     let (a, b) = (seen["camera0"], seen["camera1"]);

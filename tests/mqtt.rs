@@ -1,15 +1,15 @@
 //! The MQTT sink against a real mosquitto and against the embedded broker: every message against the schema.
 
-#[path = "common/mosquitto.rs"]
-mod mosquitto;
+mod common;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use mosquitto::{DEADLINE, Mosquitto, Observer, Seen, free_port, mosquitto_or_skip, publish};
+use common::mosquitto::{
+    DEADLINE, Mosquitto, Observer, Seen, free_port, mosquitto_or_skip, publish,
+};
 use ocellus::clock::SystemClock;
 use ocellus::frame::{FrameMeta, Truth};
 use ocellus::observe::{ModelRef, Observation, Publication, State, StateChange, Timing};

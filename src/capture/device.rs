@@ -3,6 +3,7 @@
 //! In: what the V4L2 driver enumerates. Out: [`Device`]s. On any thread. Always holds: a device that cannot be looked
 //! into is listed with the reason, never left out.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
@@ -88,6 +89,51 @@ impl FrameRate {
 impl Serialize for FrameRate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_f64((self.fps() * 1000.0).round() / 1000.0)
+    }
+}
+
+impl fmt::Display for Device {
+    /// Several lines: the camera, how to name it in a configuration, what it delivers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)?;
+        let from: Vec<&str> = [&*self.driver, &*self.bus]
+            .into_iter()
+            .filter(|s| !s.is_empty())
+            .collect();
+        if !from.is_empty() {
+            write!(f, " ({})", from.join(", "))?;
+        }
+        let names = self.stable_ids.iter().chain([&self.path]);
+        for name in names {
+            write!(f, "\n  v4l2:{}", name.display())?;
+        }
+        if let Some(problem) = &self.problem {
+            write!(f, "\n  cannot be used: {problem}")?;
+        }
+        for format in &self.formats {
+            let unread = if format.format.is_some() {
+                ""
+            } else {
+                ", not read by this program"
+            };
+            write!(f, "\n  {} ({}{unread})", format.fourcc, format.description)?;
+            for size in &format.sizes {
+                write!(f, "\n    {}x{}", size.width, size.height)?;
+                if !size.rates.is_empty() {
+                    let rates: Vec<String> = size
+                        .rates
+                        .iter()
+                        .map(|r| format!("{:.4}", r.fps()))
+                        .collect();
+                    let rates: Vec<&str> = rates
+                        .iter()
+                        .map(|r| r.trim_end_matches('0').trim_end_matches('.'))
+                        .collect();
+                    write!(f, " at {} fps", rates.join(", "))?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::time::Instant;
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::setup::{ModelArgs, single_model};
 use crate::capture::scene::Scene;
-use crate::clock::{Clock, SystemClock};
 use crate::frame::{Frame, FrameMeta, FramePool, Geometry, PixelFormat};
-use crate::preprocess::{InputTensor, Preprocessor};
+use crate::preprocess::{InputTensor, Preprocessor, frame_from_image_bytes};
 use crate::stats::{LatencySummary, Stage, Stats};
 use crate::task;
 
@@ -47,7 +47,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     let info = model.info();
     let frame = match &args.image {
-        Some(path) => crate::preprocess::frame_from_image_bytes(&std::fs::read(path)?)?,
+        Some(path) => {
+            let bytes =
+                std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            frame_from_image_bytes(&bytes, FrameMeta::of_still("bench"), &FramePool::default())?
+        }
         None => drawn_frame(),
     };
     let mut preprocessor = Preprocessor::new(info.input.clone());
@@ -83,7 +87,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         sha256: info.reference.sha256.clone(),
         engine: model.engine_name(),
         threads: args.model.threads,
-        frame: format!("{} {}x{}", frame.format, frame.geometry.width, frame.geometry.height),
+        frame: format!(
+            "{} {}x{}",
+            frame.format, frame.geometry.width, frame.geometry.height
+        ),
         load_ms,
         stages: stats.latencies(),
         rss_bytes: crate::stats::resident_bytes(),
@@ -92,7 +99,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn progress_bar(length: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} frames, {eta} left").expect("the template is valid");
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} frames, {eta} left")
+        .expect("the template is valid");
     ProgressBar::new(length).with_style(style)
 }
 
@@ -101,13 +109,15 @@ fn drawn_frame() -> Frame {
     let mut data = FramePool::default().take();
     let truth = Scene::new(1, width, height).render(40, &mut data);
     let meta = FrameMeta {
-        camera: "bench".into(),
-        sequence: 0,
-        captured_at: SystemClock.now(),
-        wall_time: SystemClock.wall(),
         truth: Some(truth.into()),
+        ..FrameMeta::of_still("bench")
     };
-    Frame { format: PixelFormat::Rgb24, geometry: Geometry::packed(width, height, PixelFormat::Rgb24), data, meta }
+    Frame {
+        format: PixelFormat::Rgb24,
+        geometry: Geometry::packed(width, height, PixelFormat::Rgb24),
+        data,
+        meta,
+    }
 }
 
 fn print(r: &Report, json: bool) -> anyhow::Result<()> {
@@ -117,15 +127,39 @@ fn print(r: &Report, json: bool) -> anyhow::Result<()> {
         writeln!(out)?;
         return Ok(());
     }
-    writeln!(out, "{} ({}) on {} thread(s), {}", r.model, r.engine, r.threads, r.frame)?;
+    writeln!(
+        out,
+        "{} ({}) on {} thread(s), {}",
+        r.model, r.engine, r.threads, r.frame
+    )?;
     writeln!(out, "loaded in {:.0} ms", r.load_ms)?;
-    writeln!(out, "\n{:<14}{:>10}{:>10}{:>10}", "stage (ms)", "p50", "p99", "max")?;
+    writeln!(
+        out,
+        "\n{:<14}{:>10}{:>10}{:>10}",
+        "stage (ms)", "p50", "p99", "max"
+    )?;
     for l in &r.stages {
-        let name = if l.stage == Stage::Age { "whole frame" } else { l.stage.name() };
-        writeln!(out, "{name:<14}{:>10.2}{:>10.2}{:>10.2}", l.p50_ms, l.p99_ms, l.max_ms)?;
+        let name = if l.stage == Stage::Age {
+            "whole frame"
+        } else {
+            l.stage.name()
+        };
+        writeln!(
+            out,
+            "{name:<14}{:>10.2}{:>10.2}{:>10.2}",
+            l.p50_ms, l.p99_ms, l.max_ms
+        )?;
     }
-    let whole = r.stages.iter().find(|l| l.stage == Stage::Age).map_or(0.0, |l| l.p50_ms);
-    writeln!(out, "\n{:.1} frames a second on one worker", 1e3 / whole.max(1e-3))?;
+    let whole = r
+        .stages
+        .iter()
+        .find(|l| l.stage == Stage::Age)
+        .map_or(0.0, |l| l.p50_ms);
+    writeln!(
+        out,
+        "\n{:.1} frames a second on one worker",
+        1e3 / whole.max(1e-3)
+    )?;
     if let Some(rss) = r.rss_bytes {
         writeln!(out, "{:.0} MB resident", rss as f64 / 1e6)?;
     }

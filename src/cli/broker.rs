@@ -13,11 +13,19 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let broker = Broker::start(BrokerSettings { listen: args.listen })?;
+    let broker = Broker::start(BrokerSettings {
+        listen: args.listen,
+    })?;
     let address = broker.local_addr();
-    println!("MQTT broker on {address}; look with: mosquitto_sub -h {} -p {} -t '#' -v", address.ip(), address.port());
+    println!(
+        "MQTT broker on {address}; look with: mosquitto_sub -h {} -p {} -t '#' -v",
+        address.ip(),
+        address.port()
+    );
     if !address.ip().is_loopback() {
-        tracing::warn!("the broker asks for no password, and {address} can be reached from outside this machine");
+        tracing::warn!(
+            "the broker asks for no password, and {address} can be reached from outside this machine"
+        );
     }
     // SIGTERM and Ctrl-C end the process; the broker keeps nothing on disk.
     loop {

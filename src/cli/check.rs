@@ -1,7 +1,7 @@
 //! `ocellus check`: would `ocellus run` work here? Everything is tried, and every problem is told in one go.
 
 use std::io::Write;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use crate::capture::{self, CaptureContext, CaptureError};
 use crate::clock::SystemClock;
 use crate::config::{CameraPlan, ModelPlan, Plan, SelfTestWhen};
 use crate::frame::FramePool;
+use crate::publish::mqtt::{self, MqttSettings};
 use crate::shutdown::Shutdown;
 use crate::stats::CameraStats;
 use crate::{pipeline, task};
@@ -42,14 +43,41 @@ struct Finding {
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let mut findings = Vec::new();
     match plan(&args.config) {
-        Err(e) => findings.push(Finding { what: "configuration".into(), ok: false, message: format!("{e:#}"), fatal: true }),
+        Err(e) => findings.push(Finding {
+            what: "configuration".into(),
+            ok: false,
+            message: format!("{e:#}"),
+            fatal: true,
+        }),
         Ok(plan) => {
-            let message = format!("device {}, {} camera(s), {} model(s)", plan.device, plan.cameras.len(), plan.models.len());
-            findings.push(Finding { what: "configuration".into(), ok: true, message, fatal: true });
-            findings.extend(plan.models.iter().map(|m| finding(format!("model {}", m.id), true, check_model(m, &plan))));
+            let message = format!(
+                "device {}, {} camera(s), {} model(s)",
+                plan.device,
+                plan.cameras.len(),
+                plan.models.len()
+            );
+            findings.push(Finding {
+                what: "configuration".into(),
+                ok: true,
+                message,
+                fatal: true,
+            });
+            findings.extend(
+                plan.models
+                    .iter()
+                    .map(|m| finding(format!("model {}", m.id), true, check_model(m, &plan))),
+            );
             if !args.offline {
-                findings.extend(plan.cameras.iter().map(|c| finding(format!("camera {}", c.id), false, check_camera(c))));
-                findings.extend(plan.mqtt.as_ref().map(|m| finding("broker".into(), false, check_broker(m.host(), m.port(), &plan))));
+                findings.extend(
+                    plan.cameras
+                        .iter()
+                        .map(|c| finding(format!("camera {}", c.id), false, check_camera(c))),
+                );
+                findings.extend(
+                    plan.mqtt
+                        .as_ref()
+                        .map(|m| finding("broker".into(), false, check_broker(m, &plan))),
+                );
             }
         }
     }
@@ -57,15 +85,27 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let wrong: Vec<&Finding> = findings.iter().filter(|f| !f.ok).collect();
     match wrong.len() {
         0 => Ok(()),
-        n if wrong.iter().any(|f| f.fatal) => Err(ConfigError(format!("{n} problem(s); a start would be refused")).into()),
+        n if wrong.iter().any(|f| f.fatal) => {
+            Err(ConfigError(format!("{n} problem(s); a start would be refused")).into())
+        }
         n => anyhow::bail!("{n} problem(s); a start would wait for them to go away"),
     }
 }
 
 fn finding(what: String, fatal: bool, result: anyhow::Result<String>) -> Finding {
     match result {
-        Ok(message) => Finding { what, ok: true, message, fatal },
-        Err(e) => Finding { what, ok: false, message: format!("{e:#}"), fatal },
+        Ok(message) => Finding {
+            what,
+            ok: true,
+            message,
+            fatal,
+        },
+        Err(e) => Finding {
+            what,
+            ok: false,
+            message: format!("{e:#}"),
+            fatal,
+        },
     }
 }
 
@@ -77,7 +117,13 @@ fn report(findings: &[Finding], json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     for f in findings {
-        writeln!(out, "{}  {}: {}", if f.ok { "ok  " } else { "FAIL" }, f.what, f.message)?;
+        writeln!(
+            out,
+            "{}  {}: {}",
+            if f.ok { "ok  " } else { "FAIL" },
+            f.what,
+            f.message
+        )?;
     }
     Ok(())
 }
@@ -90,7 +136,12 @@ fn check_model(m: &ModelPlan, plan: &Plan) -> anyhow::Result<String> {
         SelfTestWhen::Start | SelfTestWhen::Check => model.self_test()?.to_string(),
     };
     let i = &model.info().input;
-    Ok(format!("{}x{} input, {} labels, {golden}", i.width, i.height, model.info().labels.len()))
+    Ok(format!(
+        "{}x{} input, {} labels, {golden}",
+        i.width,
+        i.height,
+        model.info().labels.len()
+    ))
 }
 
 /// Opens the camera and waits for one whole frame.
@@ -108,7 +159,13 @@ fn check_camera(c: &CameraPlan) -> anyhow::Result<String> {
         match source.next() {
             Ok(frame) => {
                 let g = frame.geometry;
-                return Ok(format!("{}: a {} frame of {}x{}", source.describe(), frame.format, g.width, g.height));
+                return Ok(format!(
+                    "{}: a {} frame of {}x{}",
+                    source.describe(),
+                    frame.format,
+                    g.width,
+                    g.height
+                ));
             }
             Err(CaptureError::Skip(_)) if Instant::now() < deadline => {}
             Err(e) => anyhow::bail!("{}: {e}", c.capture.source),
@@ -116,21 +173,30 @@ fn check_camera(c: &CameraPlan) -> anyhow::Result<String> {
     }
 }
 
-/// Whether something accepts connections there; the embedded broker will, once it runs.
-fn check_broker(host: &str, port: u16, plan: &Plan) -> anyhow::Result<String> {
-    if plan.broker.is_some_and(|b| b.port() == port) {
+/// Whether the broker lets us in; the embedded one will, once it runs.
+fn check_broker(settings: &MqttSettings, plan: &Plan) -> anyhow::Result<String> {
+    let (host, port) = settings.address()?;
+    if plan
+        .broker
+        .is_some_and(|b| b.port() == port && is_here(&host))
+    {
         return Ok("the embedded one".into());
     }
-    let addresses: Vec<_> = (host, port)
-        .to_socket_addrs()
-        .map_err(|e| anyhow::anyhow!("{host}:{port}: the name cannot be resolved: {e}"))?
-        .collect();
-    let mut last = String::from("no address");
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, Duration::from_secs(3)) {
-            Ok(_) => return Ok(format!("{host}:{port} accepts connections ({address})")),
-            Err(e) => last = e.to_string(),
-        }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let answer = runtime.block_on(mqtt::probe(settings, &plan.device));
+    // The system's resolver may hang.
+    runtime.shutdown_background();
+    match answer {
+        Ok(()) => Ok(format!("{host}:{port} lets us in")),
+        Err(why) => anyhow::bail!("{host}:{port}: {why}"),
     }
-    anyhow::bail!("{host}:{port}: {last}; is the broker running, and the port right?")
+}
+
+fn is_here(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|a| a.is_loopback() || a.is_unspecified())
 }

@@ -8,6 +8,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::setup::single_model;
+use crate::frame::{FrameMeta, FramePool};
 use crate::model::{Model, Session};
 use crate::preprocess::{InputTensor, Preprocessor, frame_from_image_bytes};
 use crate::task::{self, Task, TaskKind, TaskResult};
@@ -47,6 +48,7 @@ struct Scored<'a> {
 
 /// Everything that is reused from image to image.
 struct Classifier {
+    pool: FramePool,
     preprocessor: Preprocessor,
     input: InputTensor,
     session: Session,
@@ -69,7 +71,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             write_table(&mut out, image, &result)?;
         }
     }
-    anyhow::ensure!(failed == 0, "{failed} of {} images could not be classified", args.images.len());
+    anyhow::ensure!(
+        failed == 0,
+        "{failed} of {} images could not be classified",
+        args.images.len()
+    );
     Ok(())
 }
 
@@ -79,6 +85,7 @@ impl Classifier {
         let mut settings = task::TaskSettings::default();
         settings.classify.top_k = top_k;
         Ok(Self {
+            pool: FramePool::default(),
             preprocessor: Preprocessor::new(info.input.clone()),
             input: InputTensor::for_spec(&info.input),
             session: model.session()?,
@@ -88,7 +95,7 @@ impl Classifier {
 
     fn classify(&mut self, image: &Path) -> anyhow::Result<Vec<task::Class>> {
         let bytes = std::fs::read(image).context("cannot be read")?;
-        let frame = frame_from_image_bytes(&bytes)?;
+        let frame = frame_from_image_bytes(&bytes, FrameMeta::of_still("image"), &self.pool)?;
         let prepared = self.preprocessor.run(&frame, &mut self.input)?;
         let outputs = self.session.run(&self.input)?;
         match self.task.decode(outputs, &prepared.mapping)? {
@@ -104,12 +111,29 @@ fn write_json(
     result: &anyhow::Result<Vec<task::Class>>,
     ms: f64,
 ) -> anyhow::Result<()> {
-    let scored = |c: &'_ [task::Class]| -> Vec<Scored<'_>> {
-        c.iter().map(|c| Scored { label: &c.label, index: c.index, score: c.score }).collect()
-    };
+    fn scored(classes: &[task::Class]) -> Vec<Scored<'_>> {
+        classes
+            .iter()
+            .map(|c| Scored {
+                label: &c.label,
+                index: c.index,
+                score: c.score,
+            })
+            .collect()
+    }
     let record = match result {
-        Ok(classes) => Record { image, results: Some(scored(classes)), infer_ms: Some((ms * 10.0).round() / 10.0), error: None },
-        Err(e) => Record { image, results: None, infer_ms: None, error: Some(format!("{e:#}")) },
+        Ok(classes) => Record {
+            image,
+            results: Some(scored(classes)),
+            infer_ms: Some((ms * 10.0).round() / 10.0),
+            error: None,
+        },
+        Err(e) => Record {
+            image,
+            results: None,
+            infer_ms: None,
+            error: Some(format!("{e:#}")),
+        },
     };
     serde_json::to_writer(&mut *out, &record)?;
     writeln!(out)?;
@@ -125,7 +149,13 @@ fn write_table(
         Ok(classes) => {
             writeln!(out, "{}", image.display())?;
             for c in classes {
-                writeln!(out, "  {:>5.1} %  {} ({})", 100.0 * c.score, c.label, c.index)?;
+                writeln!(
+                    out,
+                    "  {:>5.1} %  {} ({})",
+                    100.0 * c.score,
+                    c.label,
+                    c.index
+                )?;
             }
         }
         Err(e) => eprintln!("{}: {e:#}", image.display()),

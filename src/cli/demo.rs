@@ -4,15 +4,17 @@
 //! are messages that came back from the broker.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::time::Instant;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde::Deserialize;
 
 use super::{run::load_models, run::stop_after, setup::shipped_model, summary};
-use crate::config::{BrokerConfig, CameraConfig, Config, DeviceConfig, ModelConfig, Plan};
+use crate::broker::{Broker, BrokerSettings};
+use crate::config::{CameraConfig, Config, DeviceConfig, ModelConfig, Plan};
 use crate::pipeline::{self, Parts};
 use crate::publish::mqtt::{self, MqttSettings};
 use crate::shutdown::Shutdown;
@@ -37,22 +39,36 @@ const DEVICE: &str = "demo";
 const CAMERA: &str = "scene";
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, broker_port(args.port)?));
+    let broker = start_broker(args.port)?;
+    let listen = broker.local_addr();
     let plan = plan(&args, listen)?;
     let models = load_models(&plan)?;
     introduce(&plan, listen);
 
+    let ended = Shutdown::new();
+    let viewer = Viewer::start(&plan, ended.clone())?;
     let shutdown = Shutdown::new();
     stop_after(&shutdown, args.seconds);
     let started = Instant::now();
-    let running = pipeline::start(&plan, Parts { models, shutdown, is_service: true, ..Parts::default() })?;
-    let messages = mqtt::subscribe(&url(listen), &format!("ocellus/{DEVICE}/{CAMERA}/+"))?;
-    let shown = std::thread::spawn(move || messages.iter().filter(|m| show(&m.topic, &m.payload)).count());
+    let running = pipeline::start(
+        &plan,
+        Parts {
+            models,
+            shutdown,
+            is_service: true,
+            ..Parts::default()
+        },
+    )?;
     let stats = running.wait()?;
     let ran = started.elapsed();
-    let shown = shown.join().unwrap_or_default();
+    ended.request();
+    let shown = viewer.join();
+    drop(broker);
 
-    println!("\nAfter {:.1} s, {shown} results came back from the broker:\n", ran.as_secs_f64());
+    println!(
+        "\nAfter {:.1} s, {shown} results came back from the broker:\n",
+        ran.as_secs_f64()
+    );
     print!("{}", summary::table(&stats, ran));
     if let Some(bytes) = crate::stats::resident_bytes() {
         println!("\n  memory: {:.0} MB resident", bytes as f64 / 1e6);
@@ -60,18 +76,40 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn plan(args: &Args, listen: SocketAddr) -> anyhow::Result<Plan> {
+/// On the wanted port, or 1883, or a free one.
+fn start_broker(wanted: Option<u16>) -> anyhow::Result<Broker> {
+    let start = |port| {
+        Broker::start(BrokerSettings {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        })
+    };
+    match wanted {
+        Some(port) => Ok(start(port)?),
+        None => Ok(start(1883).or_else(|_| start(0))?),
+    }
+}
+
+fn plan(args: &Args, broker: SocketAddr) -> anyhow::Result<Plan> {
     let config = Config {
-        device: DeviceConfig { id: Some(DEVICE.into()) },
+        device: DeviceConfig {
+            id: Some(DEVICE.into()),
+        },
         camera: vec![CameraConfig {
             id: Some(CAMERA.into()),
             source: Some(format!("scene:{}", args.seed)),
             fps: Some(args.fps),
             ..CameraConfig::default()
         }],
-        model: vec![ModelConfig { path: Some(shipped_model()?), ..ModelConfig::default() }],
-        mqtt: Some(MqttSettings { url: url(listen), ..MqttSettings::default() }),
-        broker: Some(BrokerConfig { listen: Some(listen) }),
+        model: vec![ModelConfig {
+            path: Some(shipped_model()?),
+            ..ModelConfig::default()
+        }],
+        // Every result is to be seen.
+        mqtt: Some(MqttSettings {
+            url: format!("mqtt://{broker}"),
+            max_rate: 0.0,
+            ..MqttSettings::default()
+        }),
         ..Config::default()
     };
     Plan::new(config, Path::new("")).map_err(|problems| {
@@ -80,22 +118,12 @@ fn plan(args: &Args, listen: SocketAddr) -> anyhow::Result<Plan> {
     })
 }
 
-fn url(listen: SocketAddr) -> String {
-    format!("mqtt://{listen}")
-}
-
-/// The wanted port, or 1883, or a free one.
-fn broker_port(wanted: Option<u16>) -> anyhow::Result<u16> {
-    let bound = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|l| l.local_addr());
-    match wanted {
-        Some(port) => Ok(port),
-        None => Ok(bound(1883).or_else(|_| bound(0)).context("no free port for the broker")?.port()),
-    }
-}
-
 fn introduce(plan: &Plan, listen: SocketAddr) {
     let (camera, model) = (&plan.cameras[0], &plan.models[0]);
-    println!("Ocellus {}: a camera that thinks", env!("CARGO_PKG_VERSION"));
+    println!(
+        "Ocellus {}: a camera that thinks",
+        env!("CARGO_PKG_VERSION")
+    );
     println!(
         "  camera   {} (drawn by this program, {} frames a second)",
         camera.capture.source,
@@ -103,8 +131,69 @@ fn introduce(plan: &Plan, listen: SocketAddr) {
     );
     println!("  model    {} (int8, on the CPU)", model.id);
     println!("  broker   {listen} (embedded); look for yourself:");
-    println!("           mosquitto_sub -h {} -p {} -t 'ocellus/{DEVICE}/#' -v", listen.ip(), listen.port());
+    println!(
+        "           mosquitto_sub -h {} -p {} -t 'ocellus/{DEVICE}/#' -v",
+        listen.ip(),
+        listen.port()
+    );
     println!("Each line below is a message that came back from the broker. Ctrl-C stops.\n");
+}
+
+/// A subscriber on a thread of its own: what it shows has been through the broker.
+struct Viewer(JoinHandle<usize>);
+
+impl Viewer {
+    /// Returns when the subscription stands. After `ended` it waits for the device's `offline`, which comes last.
+    fn start(plan: &Plan, ended: Shutdown) -> anyhow::Result<Self> {
+        let settings = plan.mqtt.as_ref().context("the demo publishes")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let filter = format!("ocellus/{DEVICE}/#");
+        let (mut subscription, connection) =
+            mqtt::subscribe(settings, "demo-viewer", &filter, 1024)?;
+        let (ready, is_ready) = crossbeam_channel::bounded(1);
+        let watch = async move {
+            subscription.ready().await;
+            let _ = ready.send(());
+            let mut shown = 0;
+            loop {
+                let message =
+                    tokio::time::timeout(Duration::from_millis(500), subscription.messages.recv())
+                        .await;
+                match message {
+                    Ok(Some(m)) if is_last(&m) => return shown,
+                    Ok(Some(m)) => shown += usize::from(show(&m.topic, &m.payload)),
+                    Ok(None) => return shown,
+                    Err(_) if ended.is_requested() => return shown,
+                    Err(_) => {}
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("viewer".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        shown = watch => shown,
+                        () = connection => 0,
+                    }
+                })
+            })?;
+        is_ready
+            .recv_timeout(Duration::from_secs(10))
+            .context("the embedded broker does not answer")?;
+        Ok(Self(thread))
+    }
+
+    /// How many results were shown.
+    fn join(self) -> usize {
+        self.0.join().unwrap_or_default()
+    }
+}
+
+fn is_last(m: &mqtt::Received) -> bool {
+    m.topic == format!("ocellus/{DEVICE}/status") && m.payload == mqtt::payload::OFFLINE.as_bytes()
 }
 
 /// The parts of a message that a line shows.
@@ -146,7 +235,11 @@ fn show(topic: &str, payload: &[u8]) -> bool {
             }
         },
         Some("event") => {
-            let _ = writeln!(out, "              event  {}", String::from_utf8_lossy(payload));
+            let _ = writeln!(
+                out,
+                "              event  {}",
+                String::from_utf8_lossy(payload)
+            );
             false
         }
         _ => false,
@@ -154,7 +247,9 @@ fn show(topic: &str, payload: &[u8]) -> bool {
 }
 
 fn line(m: &Message) -> String {
-    let time = m.ts.split_once('T').map_or(m.ts.as_str(), |(_, t)| t.trim_end_matches('Z'));
+    let time =
+        m.ts.split_once('T')
+            .map_or(m.ts.as_str(), |(_, t)| t.trim_end_matches('Z'));
     let best = m.results.first();
     let sees = best.map_or("–", |b| b.label.as_str());
     let score = best.map_or(0.0, |b| 100.0 * b.score);

@@ -21,8 +21,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         writeln!(out, "{d}")?;
     }
     if devices.is_empty() {
-        writeln!(out, "No V4L2 capture device. A USB camera appears as /dev/video0 and needs the group `video`.")?;
-        writeln!(out, "CSI cameras and RTSP come in by --camera exec:… (docs/cameras.md); without any: --camera scene:")?;
+        writeln!(
+            out,
+            "No V4L2 capture device. A USB camera appears as /dev/video0 and needs the group `video`."
+        )?;
+        writeln!(
+            out,
+            "CSI cameras and RTSP come in by --camera exec:… (docs/cameras.md); without any: --camera scene:"
+        )?;
     }
     Ok(())
 }

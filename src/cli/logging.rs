@@ -11,10 +11,22 @@ use tracing_subscriber::registry::LookupSpan;
 #[derive(Debug, clap::Args)]
 pub(super) struct LogArgs {
     /// How log lines are written
-    #[arg(long, global = true, value_enum, default_value = "text", help_heading = "Logging")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "text",
+        help_heading = "Logging"
+    )]
     log_format: LogFormat,
     /// What is logged: error, warn, info, debug, trace, or a filter such as info,ocellus::capture=debug
-    #[arg(long, global = true, env = "OCELLUS_LOG", default_value = "info", help_heading = "Logging")]
+    #[arg(
+        long,
+        global = true,
+        env = "OCELLUS_LOG",
+        default_value = "info",
+        help_heading = "Logging"
+    )]
     log: String,
 }
 
@@ -34,7 +46,9 @@ pub(super) fn start(args: &LogArgs) {
         Ok(filter) => (filter, None),
         Err(e) => (EnvFilter::new(format!("{quiet},info")), Some(e)),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // journald adds time and unit itself, and takes the level from an "<n>" at the start of the line.
     let to_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     match args.log_format {
@@ -58,7 +72,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        ctx: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let priority = match *event.metadata().level() {
             Level::ERROR => 3,
             Level::WARN => 4,
@@ -66,6 +85,11 @@ where
             Level::DEBUG | Level::TRACE => 7,
         };
         write!(writer, "<{priority}>")?;
-        format().without_time().with_level(false).with_target(false).with_ansi(false).format_event(ctx, writer, event)
+        format()
+            .without_time()
+            .with_level(false)
+            .with_target(false)
+            .with_ansi(false)
+            .format_event(ctx, writer, event)
     }
 }

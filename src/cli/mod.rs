@@ -30,7 +30,12 @@ const EXIT_CONFIG: u8 = 78;
 /// Ocellus takes frames from a camera, runs a quantized ResNet on the CPU and publishes what it sees. Try
 /// `ocellus demo`: it needs no camera, no broker and no configuration.
 #[derive(Debug, Parser)]
-#[command(name = "ocellus", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(
+    name = "ocellus",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
 struct Cli {
     #[command(flatten)]
     log: logging::LogArgs,
@@ -89,7 +94,9 @@ pub fn main() -> ExitCode {
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("error: {e:#}");
-            let config = e.is::<ConfigError>() || e.chain().any(|c| c.is::<ConfigError>() || c.is::<crate::model::ModelError>());
+            let config = e.is::<ConfigError>()
+                || e.chain()
+                    .any(|c| c.is::<ConfigError>() || c.is::<crate::model::ModelError>());
             ExitCode::from(if config { EXIT_CONFIG } else { 1 })
         }
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::setup::{ConfigArgs, plan};
 use super::summary;
-use crate::config::plan::Plan;
 use crate::config::SelfTestWhen;
+use crate::config::plan::Plan;
 use crate::model::Model;
 use crate::pipeline::{self, Parts};
 use crate::shutdown::Shutdown;
@@ -35,7 +35,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let mut plan = plan(&args.config)?;
     plan.jsonl |= args.output.is_some();
     if plan.mqtt.is_none() && !plan.jsonl {
-        tracing::warn!("nothing is published: give --mqtt URL, an [mqtt] section, or --output jsonl");
+        tracing::warn!(
+            "nothing is published: give --mqtt URL, an [mqtt] section, or --output jsonl"
+        );
     }
     let models = load_models(&plan)?;
     for camera in &plan.cameras {
@@ -43,7 +45,15 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     }
     let shutdown = Shutdown::new();
     stop_after(&shutdown, args.seconds);
-    let running = pipeline::start(&plan, Parts { models, shutdown, is_service: true, ..Parts::default() })?;
+    let running = pipeline::start(
+        &plan,
+        Parts {
+            models,
+            shutdown,
+            is_service: true,
+            ..Parts::default()
+        },
+    )?;
     let stats = running.wait()?;
     summary::log(&stats);
     Ok(())
@@ -81,7 +91,10 @@ pub(super) fn stop_after(shutdown: &Shutdown, seconds: Option<f64>) {
             }
             shutdown.request();
             std::thread::sleep(STOP_LIMIT);
-            tracing::error!("the stop took longer than {} ms: leaving", STOP_LIMIT.as_millis());
+            tracing::error!(
+                "the stop took longer than {} ms: leaving",
+                STOP_LIMIT.as_millis()
+            );
             std::process::exit(1);
         })
         .expect("a thread can be started");

@@ -64,19 +64,33 @@ pub(super) fn plan(args: &ConfigArgs) -> anyhow::Result<Plan> {
 
 /// All problems as one message: the file first, then a line each.
 fn refusal(source: &Path, problems: &[Problem]) -> ConfigError {
-    let name = if source.as_os_str().is_empty() { "the command line".into() } else { source.display().to_string() };
+    let name = if source.as_os_str().is_empty() {
+        "the command line".into()
+    } else {
+        source.display().to_string()
+    };
     let lines: Vec<String> = problems.iter().map(|p| format!("  {p}")).collect();
-    ConfigError(format!("the configuration is not valid ({name}):\n{}", lines.join("\n")))
+    ConfigError(format!(
+        "the configuration is not valid ({name}):\n{}",
+        lines.join("\n")
+    ))
 }
 
 /// What was written: the file, then the flags over it. An empty path means that there is no file.
 fn read(args: &ConfigArgs) -> anyhow::Result<(Config, PathBuf, Vec<Problem>)> {
     let default = Path::new(DEFAULT_CONFIG);
-    let file = args.config.clone().or_else(|| default.exists().then(|| default.to_path_buf()));
+    let file = args
+        .config
+        .clone()
+        .or_else(|| default.exists().then(|| default.to_path_buf()));
     let (mut config, problems) = match &file {
         Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| ConfigError(format!("cannot read the configuration {}: {e}", path.display())))?;
+            let text = std::fs::read_to_string(path).map_err(|e| {
+                ConfigError(format!(
+                    "cannot read the configuration {}: {e}",
+                    path.display()
+                ))
+            })?;
             Config::parse(&text)
         }
         None => Default::default(),
@@ -97,10 +111,17 @@ fn read(args: &ConfigArgs) -> anyhow::Result<(Config, PathBuf, Vec<Problem>)> {
     if let Some(path) = &args.model {
         // Flags are relative to where the person stands, not to the file.
         let labels = args.labels.as_ref().map(|l| here.join(l));
-        config.model = vec![ModelConfig { path: Some(here.join(path)), labels, ..ModelConfig::default() }];
+        config.model = vec![ModelConfig {
+            path: Some(here.join(path)),
+            labels,
+            ..ModelConfig::default()
+        }];
     }
     if let Some(url) = &args.mqtt {
-        config.mqtt = Some(MqttSettings { url: url.clone(), ..config.mqtt.unwrap_or_default() });
+        config.mqtt = Some(MqttSettings {
+            url: url.clone(),
+            ..config.mqtt.unwrap_or_default()
+        });
     }
     if let Some(id) = &args.device_id {
         config.device.id = Some(id.clone());
@@ -128,8 +149,12 @@ pub(super) fn single_model(args: &ModelArgs, tasks: &[TaskKind]) -> anyhow::Resu
         Some(path) => path.clone(),
         None => shipped_model()?,
     };
-    let options =
-        LoadOptions { labels: args.labels.clone(), tasks: tasks.to_vec(), threads: args.threads, ..LoadOptions::default() };
+    let options = LoadOptions {
+        labels: args.labels.clone(),
+        tasks: tasks.to_vec(),
+        threads: args.threads,
+        ..LoadOptions::default()
+    };
     let model = Model::load(&path, &options)?;
     for note in &model.info().notes {
         tracing::info!("{note}");
@@ -141,10 +166,18 @@ pub(super) fn single_model(args: &ModelArgs, tasks: &[TaskKind]) -> anyhow::Resu
 pub(super) fn shipped_model() -> anyhow::Result<PathBuf> {
     let name = "scene-resnet8-int8";
     let beside_sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let places = [beside_sources, "/usr/share/ocellus/models".into(), "/var/lib/ocellus/models".into()];
+    let places = [
+        beside_sources,
+        "/usr/share/ocellus/models".into(),
+        "/var/lib/ocellus/models".into(),
+    ];
     let found = places.iter().map(|p| p.join(name)).find(|p| p.is_dir());
     found.ok_or_else(|| {
         let places: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
-        ConfigError(format!("the model {name} is in none of {}; give --model", places.join(", "))).into()
+        ConfigError(format!(
+            "the model {name} is in none of {}; give --model",
+            places.join(", ")
+        ))
+        .into()
     })
 }

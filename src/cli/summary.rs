@@ -20,7 +20,11 @@ pub(super) fn log(stats: &Stats) {
             "stopped"
         );
     }
-    tracing::info!(published = stats.published.get(), queue_full = stats.queue_full.get(), "messages");
+    tracing::info!(
+        published = stats.published.get(),
+        queue_full = stats.queue_full.get(),
+        "messages"
+    );
 }
 
 /// A table for people.
@@ -29,10 +33,26 @@ pub(super) fn table(stats: &Stats, ran: Duration) -> String {
     for c in &stats.cameras {
         camera(&mut out, c, ran);
     }
-    let _ = writeln!(out, "  messages published {} · queue full {}", stats.published.get(), stats.queue_full.get());
-    let _ = writeln!(out, "\n  {:<14}{:>10}{:>10}{:>10}", "latency (ms)", "p50", "p99", "max");
+    let _ = writeln!(
+        out,
+        "  messages published {} · queue full {}",
+        stats.published.get(),
+        stats.queue_full.get()
+    );
+    let _ = writeln!(
+        out,
+        "\n  {:<14}{:>10}{:>10}{:>10}",
+        "latency (ms)", "p50", "p99", "max"
+    );
     for l in stats.latencies() {
-        let _ = writeln!(out, "  {:<14}{:>10.2}{:>10.2}{:>10.2}", l.stage.name(), l.p50_ms, l.p99_ms, l.max_ms);
+        let _ = writeln!(
+            out,
+            "  {:<14}{:>10.2}{:>10.2}{:>10.2}",
+            l.stage.name(),
+            l.p50_ms,
+            l.p99_ms,
+            l.max_ms
+        );
     }
     out
 }

@@ -5,13 +5,12 @@
 
 pub mod plan;
 
-
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-pub use plan::{CameraPlan, ModelPlan, Plan};
 pub use crate::toml_read::Problem;
+pub use plan::{CameraPlan, ModelPlan, Plan};
 
 use crate::frame::PixelFormat;
 use crate::observe::SmoothingSettings;
@@ -115,7 +114,10 @@ pub struct EngineConfig {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { threads: 1, workers: 1 }
+        Self {
+            threads: 1,
+            workers: 1,
+        }
     }
 }
 

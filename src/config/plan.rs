@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::toml_read::nearest;
 use super::{CameraConfig, Config, ModelConfig, Problem, SelfTestWhen};
 use crate::capture::{CaptureSettings, SourceSpec};
 use crate::frame::CameraId;
 use crate::observe::SmoothingSettings;
 use crate::publish::mqtt::MqttSettings;
 use crate::task::{TaskKind, TaskSettings};
+use crate::toml_read::nearest;
 
 /// What will run. Made by [`Plan::new`] alone, so that a plan is always consistent.
 #[derive(Debug, Clone)]
@@ -82,14 +82,30 @@ impl Plan {
             let fix = "no model: add a [[model]] section or --model with a bundle or an .onnx file";
             problems.push(Problem::new("model", fix));
         }
-        for (key, value) in [("engine.threads", config.engine.threads), ("engine.workers", config.engine.workers)] {
+        for (key, value) in [
+            ("engine.threads", config.engine.threads),
+            ("engine.workers", config.engine.workers),
+        ] {
             if !(1..=64).contains(&value) {
-                problems.push(Problem::new(key, format!("{value} is not between 1 and 64")));
+                problems.push(Problem::new(
+                    key,
+                    format!("{value} is not between 1 and 64"),
+                ));
             }
         }
-        problems.extend(config.smoothing.problems().into_iter().map(|p| in_section("smoothing", p)));
+        problems.extend(
+            config
+                .smoothing
+                .problems()
+                .into_iter()
+                .map(|p| in_section("smoothing", p)),
+        );
         if let Some(mqtt) = &config.mqtt {
-            problems.extend(mqtt.problems().into_iter().map(|p| in_section("mqtt", p)));
+            problems.extend(
+                mqtt.problems()
+                    .into_iter()
+                    .map(|p| in_section("mqtt", (p.key, p.message))),
+            );
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -102,7 +118,9 @@ impl Plan {
             workers: config.engine.workers,
             smoothing: config.smoothing,
             mqtt: config.mqtt,
-            broker: config.broker.map(|b| b.listen.unwrap_or_else(default_broker_address)),
+            broker: config
+                .broker
+                .map(|b| b.listen.unwrap_or_else(default_broker_address)),
             jsonl: config.output.jsonl,
         })
     }
@@ -118,13 +136,24 @@ fn default_broker_address() -> SocketAddr {
 
 /// `ocellus-` and six hexadecimal digits that depend on the machine id, without giving it away.
 fn default_device_id() -> String {
-    let machine = ["/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/hostname"]
-        .iter()
-        .find_map(|p| std::fs::read_to_string(p).ok().filter(|s| !s.trim().is_empty()));
+    let machine = [
+        "/etc/machine-id",
+        "/var/lib/dbus/machine-id",
+        "/etc/hostname",
+    ]
+    .iter()
+    .find_map(|p| {
+        std::fs::read_to_string(p)
+            .ok()
+            .filter(|s| !s.trim().is_empty())
+    });
     match machine {
         Some(id) => {
             let digest = Sha256::digest(format!("ocellus:{}", id.trim()));
-            format!("ocellus-{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2])
+            format!(
+                "ocellus-{:02x}{:02x}{:02x}",
+                digest[0], digest[1], digest[2]
+            )
         }
         None => "ocellus".into(),
     }
@@ -150,7 +179,10 @@ fn models(configs: &[ModelConfig], base: &Path, problems: &mut Vec<Problem>) -> 
         let id = c.id.clone().unwrap_or_else(|| id_of_path(path));
         check_id(&format!("model.{i}.id"), &id, problems);
         if !ids.insert(id.clone()) {
-            problems.push(Problem::new(format!("model.{i}.id"), format!("`{id}` is used twice")));
+            problems.push(Problem::new(
+                format!("model.{i}.id"),
+                format!("`{id}` is used twice"),
+            ));
         }
         let mut tasks = Vec::new();
         for task in &c.tasks {
@@ -160,8 +192,15 @@ fn models(configs: &[ModelConfig], base: &Path, problems: &mut Vec<Problem>) -> 
                 Err(e) => problems.push(Problem::new(format!("model.{i}.tasks"), e.to_string())),
             }
         }
-        let task = TaskSettings { classify: c.classify.clone(), embed: c.embed.clone() };
-        problems.extend(task.problems().into_iter().map(|p| in_section(&format!("model.{i}"), p)));
+        let task = TaskSettings {
+            classify: c.classify.clone(),
+            embed: c.embed.clone(),
+        };
+        problems.extend(
+            task.problems()
+                .into_iter()
+                .map(|p| in_section(&format!("model.{i}"), p)),
+        );
         plans.push(ModelPlan {
             id,
             path: base.join(path),
@@ -176,8 +215,17 @@ fn models(configs: &[ModelConfig], base: &Path, problems: &mut Vec<Problem>) -> 
 
 /// The path's last part without its extension, what cannot stand in an id replaced.
 fn id_of_path(path: &Path) -> String {
-    let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    let ok = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+    let stem = path
+        .file_stem()
+        .map(|s| s.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let ok = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '_' {
+            c
+        } else {
+            '-'
+        }
+    };
     let id: String = stem.chars().map(ok).take(64).collect();
     if id.is_empty() { "model".into() } else { id }
 }
@@ -205,7 +253,11 @@ fn cameras(
             Err(e) => problems.push(Problem::new(key("source"), e.to_string())),
             Ok(source) => {
                 let capture = capture_settings(c, source, &key, problems);
-                plans.push(CameraPlan { id: id.into(), capture, models: vec![] });
+                plans.push(CameraPlan {
+                    id: id.into(),
+                    capture,
+                    models: vec![],
+                });
             }
         }
     }
@@ -213,7 +265,11 @@ fn cameras(
     // A model whose path is missing has no plan: then the indices do not match, and a problem says so already.
     if models.len() == model_configs.len() {
         for (m, c) in model_configs.iter().enumerate() {
-            for wanted in c.cameras.iter().filter(|w| !ids.iter().any(|id| **id == ***w)) {
+            for wanted in c
+                .cameras
+                .iter()
+                .filter(|w| !ids.iter().any(|id| **id == ***w))
+            {
                 let hint = match nearest(wanted, ids.iter().map(|id| &**id)) {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("there are {}", ids.join(", ")),
@@ -222,7 +278,10 @@ fn cameras(
                 problems.push(Problem::new(format!("model.{m}.cameras"), message));
             }
             let looks_at = |id: &str| c.cameras.is_empty() || c.cameras.iter().any(|w| w == id);
-            plans.iter_mut().filter(|p| looks_at(&p.id)).for_each(|p| p.models.push(m));
+            plans
+                .iter_mut()
+                .filter(|p| looks_at(&p.id))
+                .for_each(|p| p.models.push(m));
         }
     }
     plans
@@ -243,12 +302,18 @@ fn capture_settings(
     }
     if let Some(fps) = c.fps {
         if !(fps > 0.0 && fps <= 1000.0) {
-            problems.push(Problem::new(key("fps"), format!("{fps} is not above 0 and at most 1000")));
+            problems.push(Problem::new(
+                key("fps"),
+                format!("{fps} is not above 0 and at most 1000"),
+            ));
         }
     }
     if let Some(ms) = c.timeout_ms {
         if !(100..=600_000).contains(&ms) {
-            problems.push(Problem::new(key("timeout_ms"), format!("{ms} is not between 100 and 600000")));
+            problems.push(Problem::new(
+                key("timeout_ms"),
+                format!("{ms} is not between 100 and 600000"),
+            ));
         }
         capture.timeout = Duration::from_millis(ms);
     }
@@ -272,14 +337,26 @@ mod tests {
 
     #[test]
     fn defaults_are_filled_in() {
-        let p = plan("[[camera]]\nsource = 'scene:3'\n[[model]]\npath = 'nets/resnet18 int8.onnx'\n").unwrap();
+        let p =
+            plan("[[camera]]\nsource = 'scene:3'\n[[model]]\npath = 'nets/resnet18 int8.onnx'\n")
+                .unwrap();
         assert_eq!(&*p.cameras[0].id, "camera");
         assert_eq!(p.cameras[0].models, [0]);
         assert_eq!(p.models[0].id, "resnet18-int8");
-        assert_eq!(p.models[0].path, Path::new("/etc/ocellus/nets/resnet18 int8.onnx"));
+        assert_eq!(
+            p.models[0].path,
+            Path::new("/etc/ocellus/nets/resnet18 int8.onnx")
+        );
         assert_eq!((p.workers, p.engine_threads), (1, 1));
         assert!(p.mqtt.is_none() && p.broker.is_none());
-        assert_eq!(plan("[broker]\n[[camera]]\n[[model]]\npath='m'").unwrap().broker.unwrap().port(), 1883);
+        assert_eq!(
+            plan("[broker]\n[[camera]]\n[[model]]\npath='m'")
+                .unwrap()
+                .broker
+                .unwrap()
+                .port(),
+            1883
+        );
     }
 
     #[test]
@@ -323,8 +400,12 @@ mod tests {
         ] {
             assert!(problems.contains(says), "no `{says}` in\n{problems}");
         }
-        let problems = plan("[[camera]]\nid='yard'\n[[model]]\npath='x'\ncameras=['yrad']\n").unwrap_err();
-        assert_eq!(problems, ["model.0.cameras: no camera has the id `yrad`; did you mean `yard`?"]);
+        let problems =
+            plan("[[camera]]\nid='yard'\n[[model]]\npath='x'\ncameras=['yrad']\n").unwrap_err();
+        assert_eq!(
+            problems,
+            ["model.0.cameras: no camera has the id `yrad`; did you mean `yard`?"]
+        );
         assert_eq!(plan("").unwrap_err().len(), 2);
     }
 

@@ -55,6 +55,19 @@ pub struct FrameMeta {
     pub truth: Option<Arc<Truth>>,
 }
 
+impl FrameMeta {
+    /// A picture that no camera took, received now.
+    pub fn of_still(name: &str) -> Self {
+        Self {
+            camera: name.into(),
+            sequence: 0,
+            captured_at: Instant::now(),
+            wall_time: SystemTime::now(),
+            truth: None,
+        }
+    }
+}
+
 /// What a frame is known to show.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Truth {

@@ -5,11 +5,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_proto::DataLocation};
+use tract_onnx::pb::{
+    GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_proto::DataLocation,
+};
 use tract_onnx::prelude::*;
 
 use super::normalize::normalize;
-use super::{Outputs, OutputTensor};
+use super::{OutputTensor, Outputs};
 use crate::preprocess::{InputData, InputTensor};
 
 /// The largest tensor that a model may declare for its input or outputs, in elements: 64 Mi.
@@ -50,7 +52,8 @@ pub(super) struct OutputShape {
 pub(super) fn load(bytes: &[u8], embedding: Embedding<'_>) -> Result<Network, String> {
     // tract checks what it reads, but a hostile graph may still reach an assertion: that is a bad model, not a crash.
     let loaded = catch_unwind(AssertUnwindSafe(|| load_graph(bytes, embedding)));
-    loaded.unwrap_or_else(|_| Err("the graph is malformed: tract gave up on it (see the log)".into()))
+    loaded
+        .unwrap_or_else(|_| Err("the graph is malformed: tract gave up on it (see the log)".into()))
 }
 
 /// Whether, and where, an embedding is to be taken from the graph.
@@ -67,90 +70,176 @@ fn load_graph(bytes: &[u8], embedding: Embedding<'_>) -> Result<Network, String>
         .proto_model_for_read(&mut &*bytes)
         .map_err(|e| format!("it is not an ONNX file, or it is truncated: {e:#}"))?;
     if let Some(t) = external_data(&proto) {
-        return Err(format!("`{t}` is stored in another file; save the model with its data inside"));
+        return Err(format!(
+            "`{t}` is stored in another file; save the model with its data inside"
+        ));
     }
     let mut notes = normalize(&mut proto).map_err(|e| e.to_string())?;
     let graph = proto.graph.as_mut().ok_or("it has no graph")?;
     let [input] = graph.input.as_slice() else {
         let names: Vec<&str> = graph.input.iter().map(|i| &*i.name).collect();
-        return Err(format!("it has {} inputs ({}), not one picture", names.len(), names.join(", ")));
+        return Err(format!(
+            "it has {} inputs ({}), not one picture",
+            names.len(),
+            names.join(", ")
+        ));
     };
     let input_name = input.name.clone();
     let quantized_input = dequantization(graph, &input_name);
-    let classes: Vec<(String, bool, Option<(f32, f32)>)> =
-        graph.output.iter().map(|o| (o.name.clone(), is_softmax(graph, &o.name), quantization(graph, &o.name))).collect();
-    let embedding = match embedding {
-        Embedding::No => None,
-        Embedding::Find => {
-            let found = last_fully_connected(graph);
-            notes.extend(found.as_ref().map(|f| format!("embedding: `{f}`, the input of the last fully connected layer")));
-            found
-        }
-        Embedding::Named(name) => {
-            let known = graph.node.iter().any(|n| n.output.iter().any(|o| o == name));
-            if !known {
-                return Err(format!("the embedding `{name}` is no tensor of the graph"));
+    let classes: Vec<(String, bool, Option<(f32, f32)>)> = graph
+        .output
+        .iter()
+        .map(|o| {
+            (
+                o.name.clone(),
+                is_softmax(graph, &o.name),
+                quantization(graph, &o.name),
+            )
+        })
+        .collect();
+    let embedding =
+        match embedding {
+            Embedding::No => None,
+            Embedding::Find => {
+                let found = last_fully_connected(graph);
+                notes.extend(found.as_ref().map(|f| {
+                    format!("embedding: `{f}`, the input of the last fully connected layer")
+                }));
+                found
             }
-            Some(name.to_string())
-        }
-    };
+            Embedding::Named(name) => {
+                let known = graph
+                    .node
+                    .iter()
+                    .any(|n| n.output.iter().any(|o| o == name));
+                if !known {
+                    return Err(format!("the embedding `{name}` is no tensor of the graph"));
+                }
+                Some(name.to_string())
+            }
+        };
     if let Some(name) = &embedding {
-        graph.output.push(ValueInfoProto { name: name.clone(), ..Default::default() });
+        graph.output.push(ValueInfoProto {
+            name: name.clone(),
+            ..Default::default()
+        });
     }
 
-    let model = onnx.model_for_proto_model(&proto).map_err(|e| format!("{e:#}"))?;
-    let unknown = model.nodes().iter().find(|n| n.op.name().starts_with("Unimplemented"));
+    let model = onnx
+        .model_for_proto_model(&proto)
+        .map_err(|e| format!("{e:#}"))?;
+    let unknown = model
+        .nodes()
+        .iter()
+        .find(|n| n.op.name().starts_with("Unimplemented"));
     if let Some(node) = unknown {
-        return Err(format!("the node `{}` is an operator that cannot run here: {}", node.name, node.op.name()));
+        return Err(format!(
+            "the node `{}` is an operator that cannot run here: {}",
+            node.name,
+            node.op.name()
+        ));
     }
     let model = model.into_optimized().map_err(|e| format!("{e:#}"))?;
 
     let fact = model.input_fact(0).map_err(|e| e.to_string())?;
     let shape: Vec<usize> = concrete(fact)?;
-    let input_shape: [usize; 4] = shape
-        .as_slice()
-        .try_into()
-        .map_err(|_| format!("the input `{input_name}` has the shape {shape:?}, not [batch, channels, height, width]"))?;
+    let input_shape: [usize; 4] = shape.as_slice().try_into().map_err(|_| {
+        format!(
+            "the input `{input_name}` has the shape {shape:?}, not [batch, channels, height, width]"
+        )
+    })?;
     let input_type = match (fact.datum_type.unquantized(), quantized_input) {
         (DatumType::F32, _) => InputElement::F32,
         (DatumType::U8, q) => {
             let (scale, zero) = q.unwrap_or((1.0, 0.0));
-            InputElement::U8 { scale, zero_point: zero as u8 }
+            InputElement::U8 {
+                scale,
+                zero_point: zero as u8,
+            }
         }
         (DatumType::I8, q) => {
             let (scale, zero) = q.unwrap_or((1.0, 0.0));
-            InputElement::I8 { scale, zero_point: zero as i8 }
+            InputElement::I8 {
+                scale,
+                zero_point: zero as i8,
+            }
         }
-        (other, _) => return Err(format!("the input `{input_name}` is of type {other:?}; f32, u8 and i8 are known")),
+        (other, _) => {
+            return Err(format!(
+                "the input `{input_name}` is of type {other:?}; f32, u8 and i8 are known"
+            ));
+        }
     };
     let mut outputs = Vec::new();
     for (i, (name, probabilities, quantized)) in classes.into_iter().enumerate() {
-        let elements = concrete(model.output_fact(i).map_err(|e| e.to_string())?)?.iter().product();
-        outputs.push(OutputShape { name, elements, probabilities, quantized, embedding: false });
+        let elements = concrete(model.output_fact(i).map_err(|e| e.to_string())?)?
+            .iter()
+            .product();
+        outputs.push(OutputShape {
+            name,
+            elements,
+            probabilities,
+            quantized,
+            embedding: false,
+        });
     }
     if let Some(name) = embedding {
-        let elements = concrete(model.output_fact(outputs.len()).map_err(|e| e.to_string())?)?.iter().product();
-        outputs.push(OutputShape { name, elements, probabilities: false, quantized: None, embedding: true });
+        let elements = concrete(
+            model
+                .output_fact(outputs.len())
+                .map_err(|e| e.to_string())?,
+        )?
+        .iter()
+        .product();
+        outputs.push(OutputShape {
+            name,
+            elements,
+            probabilities: false,
+            quantized: None,
+            embedding: true,
+        });
     }
     let plan = model.into_runnable().map_err(|e| format!("{e:#}"))?;
-    Ok(Network { plan, input_type, input_shape, outputs, notes })
+    Ok(Network {
+        plan,
+        input_type,
+        input_shape,
+        outputs,
+        notes,
+    })
 }
 
 /// A fact's shape, if it depends on nothing and is of a sane size.
 fn concrete(fact: &TypedFact) -> Result<Vec<usize>, String> {
-    let shape = fact.shape.as_concrete().ok_or_else(|| format!("the shape {:?} is not fixed", fact.shape))?;
-    let elements = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= MAX_ELEMENTS);
-    elements.map(|_| shape.to_vec()).ok_or_else(|| format!("the shape {shape:?} is too large"))
+    let shape = fact
+        .shape
+        .as_concrete()
+        .ok_or_else(|| format!("the shape {:?} is not fixed", fact.shape))?;
+    let elements = shape
+        .iter()
+        .try_fold(1usize, |n, d| n.checked_mul(*d))
+        .filter(|n| *n <= MAX_ELEMENTS);
+    elements
+        .map(|_| shape.to_vec())
+        .ok_or_else(|| format!("the shape {shape:?} is too large"))
 }
 
 /// The first tensor whose data lies in another file.
 fn external_data(proto: &ModelProto) -> Option<&str> {
     let external = |t: &&TensorProto| t.data_location == Some(DataLocation::External as i32);
-    proto.graph.iter().flat_map(|g| &g.initializer).find(external).map(|t| &*t.name)
+    proto
+        .graph
+        .iter()
+        .flat_map(|g| &g.initializer)
+        .find(external)
+        .map(|t| &*t.name)
 }
 
 fn producer<'a>(graph: &'a GraphProto, tensor: &str) -> Option<&'a NodeProto> {
-    graph.node.iter().find(|n| n.output.iter().any(|o| o == tensor))
+    graph
+        .node
+        .iter()
+        .find(|n| n.output.iter().any(|o| o == tensor))
 }
 
 /// The node that computes a tensor, looking through what only moves or requantizes it.
@@ -158,7 +247,15 @@ fn computed_by<'a>(graph: &'a GraphProto, tensor: &str) -> Option<&'a NodeProto>
     let mut node = producer(graph, tensor)?;
     // A graph has no cycles; the bound is for files that do.
     for _ in 0..64 {
-        let passes = ["QuantizeLinear", "DequantizeLinear", "Identity", "Flatten", "Reshape", "Squeeze", "Cast"];
+        let passes = [
+            "QuantizeLinear",
+            "DequantizeLinear",
+            "Identity",
+            "Flatten",
+            "Reshape",
+            "Squeeze",
+            "Cast",
+        ];
         if !passes.contains(&&*node.op_type) {
             break;
         }
@@ -179,18 +276,26 @@ fn quantization(graph: &GraphProto, output: &str) -> Option<(f32, f32)> {
 
 /// Scale and zero point of a DequantizeLinear that reads this input.
 fn dequantization(graph: &GraphProto, input: &str) -> Option<(f32, f32)> {
-    let reads = |n: &&NodeProto| n.op_type == "DequantizeLinear" && n.input.first().is_some_and(|i| i == input);
+    let reads = |n: &&NodeProto| {
+        n.op_type == "DequantizeLinear" && n.input.first().is_some_and(|i| i == input)
+    };
     scale_and_zero(graph, graph.node.iter().find(reads)?)
 }
 
 fn scale_and_zero(graph: &GraphProto, node: &NodeProto) -> Option<(f32, f32)> {
     let constant = |name: &String| graph.initializer.iter().find(|t| t.name == *name);
     let scalar = |t: &TensorProto| -> Option<f32> {
-        let tensor = tract_onnx::tensor::load_tensor(&*tract_onnx::onnx().provider, t, None).ok()?;
+        let tensor =
+            tract_onnx::tensor::load_tensor(&*tract_onnx::onnx().provider, t, None).ok()?;
         tensor.cast_to_scalar::<f32>().ok()
     };
     let scale = scalar(constant(node.input.get(1)?)?)?;
-    let zero = node.input.get(2).and_then(constant).and_then(scalar).unwrap_or(0.0);
+    let zero = node
+        .input
+        .get(2)
+        .and_then(constant)
+        .and_then(scalar)
+        .unwrap_or(0.0);
     Some((scale, zero))
 }
 
@@ -201,11 +306,13 @@ fn last_fully_connected(graph: &GraphProto) -> Option<String> {
     for _ in 0..64 {
         let node = producer(graph, tensor)?;
         match node.op_type.as_str() {
-            "Gemm" | "MatMul" | "QLinearMatMul" | "MatMulInteger" => return node.input.first().cloned(),
+            "Gemm" | "MatMul" | "QLinearMatMul" | "MatMulInteger" => {
+                return node.input.first().cloned();
+            }
             "Conv" if follows_global_pooling(graph, node) => return node.input.first().cloned(),
             // From a classifier's output back: scores, biases, shapes, quantization.
-            "Softmax" | "Add" | "QuantizeLinear" | "DequantizeLinear" | "Identity" | "Flatten" | "Reshape"
-            | "Squeeze" | "Cast" => tensor = node.input.first()?,
+            "Softmax" | "Add" | "QuantizeLinear" | "DequantizeLinear" | "Identity" | "Flatten"
+            | "Reshape" | "Squeeze" | "Cast" => tensor = node.input.first()?,
             _ => return None,
         }
     }
@@ -213,16 +320,33 @@ fn last_fully_connected(graph: &GraphProto) -> Option<String> {
 }
 
 fn follows_global_pooling(graph: &GraphProto, conv: &NodeProto) -> bool {
-    let pools = ["GlobalAveragePool", "AveragePool", "ReduceMean", "QLinearGlobalAveragePool"];
-    conv.input.first().and_then(|i| computed_by(graph, i)).is_some_and(|n| pools.contains(&&*n.op_type))
+    let pools = [
+        "GlobalAveragePool",
+        "AveragePool",
+        "ReduceMean",
+        "QLinearGlobalAveragePool",
+    ];
+    conv.input
+        .first()
+        .and_then(|i| computed_by(graph, i))
+        .is_some_and(|n| pools.contains(&&*n.op_type))
 }
 
 impl Network {
     pub(super) fn session(self: &Arc<Self>) -> Result<NetworkSession, String> {
         let state = self.plan.spawn().map_err(|e| format!("{e:#}"))?;
-        let tensor = |o: &OutputShape| OutputTensor { name: o.name.clone(), values: Vec::with_capacity(o.elements) };
-        let outputs = Outputs { tensors: self.outputs.iter().map(tensor).collect() };
-        Ok(NetworkSession { network: self.clone(), state, outputs })
+        let tensor = |o: &OutputShape| OutputTensor {
+            name: o.name.clone(),
+            values: Vec::with_capacity(o.elements),
+        };
+        let outputs = Outputs {
+            tensors: self.outputs.iter().map(tensor).collect(),
+        };
+        Ok(NetworkSession {
+            network: self.clone(),
+            state,
+            outputs,
+        })
     }
 }
 
@@ -241,10 +365,21 @@ impl NetworkSession {
             InputData::I8(v) => Tensor::from_shape(&input.shape, v),
         };
         let tensor = tensor.map_err(|e| e.to_string())?;
-        let results = self.state.run(tvec!(tensor.into_tvalue())).map_err(|e| format!("{e:#}"))?;
-        for ((shape, slot), result) in self.network.outputs.iter().zip(&mut self.outputs.tensors).zip(results.iter()) {
+        let results = self
+            .state
+            .run(tvec!(tensor.into_tvalue()))
+            .map_err(|e| format!("{e:#}"))?;
+        for ((shape, slot), result) in self
+            .network
+            .outputs
+            .iter()
+            .zip(&mut self.outputs.tensors)
+            .zip(results.iter())
+        {
             let floats = result.cast_to::<f32>().map_err(|e| format!("{e:#}"))?;
-            let view = floats.to_plain_array_view::<f32>().map_err(|e| format!("{e:#}"))?;
+            let view = floats
+                .to_plain_array_view::<f32>()
+                .map_err(|e| format!("{e:#}"))?;
             slot.values.clear();
             match shape.quantized {
                 Some((scale, zero)) => slot.values.extend(view.iter().map(|v| (v - zero) * scale)),

@@ -89,7 +89,10 @@ impl Manifest {
             return Ok(manifest);
         }
         let lines: Vec<String> = problems.iter().map(|p| p.to_string()).collect();
-        Err(ModelError::Manifest { path: path.into(), problems: lines.join("; ") })
+        Err(ModelError::Manifest {
+            path: path.into(),
+            problems: lines.join("; "),
+        })
     }
 }
 

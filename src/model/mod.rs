@@ -16,8 +16,12 @@ use sha2::{Digest, Sha256};
 
 pub use manifest::{Golden, Manifest, ManifestEmbedding, ManifestInput, ManifestOutput};
 
+use crate::frame::{FrameMeta, FramePool};
 use crate::observe::ModelRef;
-use crate::preprocess::{ColourOrder, InputSpec, InputTensor, InputType, Layout, Preprocessor, ResizePolicy};
+use crate::preprocess::{
+    ColourOrder, InputSpec, InputTensor, InputType, Layout, Preprocessor, ResizePolicy,
+    frame_from_image_bytes,
+};
 use crate::task::TaskKind;
 use engine::{Embedding, InputElement, Network, NetworkSession};
 
@@ -101,7 +105,10 @@ pub enum ModelError {
 
 impl ModelError {
     fn unreadable(path: &Path, e: impl std::fmt::Display) -> Self {
-        Self::Unreadable { path: path.into(), problem: e.to_string() }
+        Self::Unreadable {
+            path: path.into(),
+            problem: e.to_string(),
+        }
     }
 }
 
@@ -112,7 +119,12 @@ pub struct Labels(Arc<[Arc<str>]>);
 impl Labels {
     /// One name a line; blank lines at the end do not count.
     pub fn parse(text: &str) -> Self {
-        Self(text.trim_end().lines().map(|l| Arc::from(l.trim())).collect())
+        Self(
+            text.trim_end()
+                .lines()
+                .map(|l| Arc::from(l.trim()))
+                .collect(),
+        )
     }
 
     /// How many there are; 0 if the model came without.
@@ -127,7 +139,10 @@ impl Labels {
 
     /// A class's name, or its index as text.
     pub fn get(&self, index: usize) -> Arc<str> {
-        self.0.get(index).cloned().unwrap_or_else(|| index.to_string().into())
+        self.0
+            .get(index)
+            .cloned()
+            .unwrap_or_else(|| index.to_string().into())
     }
 }
 
@@ -234,7 +249,10 @@ pub enum SelfTest {
 impl std::fmt::Display for SelfTest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Passed(difference) => write!(f, "golden output reproduced (largest difference {difference:.4})"),
+            Self::Passed(difference) => write!(
+                f,
+                "golden output reproduced (largest difference {difference:.4})"
+            ),
             Self::NoGolden => f.write_str("no golden output to compare with"),
         }
     }
@@ -247,32 +265,75 @@ impl Model {
     /// Whatever makes it not the model that it says it is: see [`ModelError`].
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
         let is_bundle = path.is_dir();
-        let manifest = if is_bundle { Manifest::read(&path.join("model.toml"))? } else { Manifest::default() };
-        let onnx = if is_bundle { path.join("model.onnx") } else { path.to_path_buf() };
+        let manifest = if is_bundle {
+            Manifest::read(&path.join("model.toml"))?
+        } else {
+            Manifest::default()
+        };
+        let onnx = if is_bundle {
+            path.join("model.onnx")
+        } else {
+            path.to_path_buf()
+        };
         let bytes = read_bounded(&onnx, MAX_MODEL_BYTES)?;
         let sha256 = format!("{:x}", Sha256::digest(&bytes));
-        if let Some(expected) = manifest.sha256.as_ref().filter(|e| !e.eq_ignore_ascii_case(&sha256)) {
-            return Err(ModelError::Digest { path: onnx, actual: sha256, expected: expected.clone() });
+        if let Some(expected) = manifest
+            .sha256
+            .as_ref()
+            .filter(|e| !e.eq_ignore_ascii_case(&sha256))
+        {
+            return Err(ModelError::Digest {
+                path: onnx,
+                actual: sha256,
+                expected: expected.clone(),
+            });
         }
-        let tasks = [&options.tasks, &manifest.tasks].into_iter().find(|t| !t.is_empty()).cloned();
+        let tasks = [&options.tasks, &manifest.tasks]
+            .into_iter()
+            .find(|t| !t.is_empty())
+            .cloned();
         let tasks = tasks.unwrap_or_else(|| vec![TaskKind::Classify]);
         let embedding = match &manifest.embedding {
             _ if !tasks.contains(&TaskKind::Embed) => Embedding::No,
             Some(e) => Embedding::Named(&e.tensor),
             None => Embedding::Find,
         };
-        let unusable = |problem| ModelError::Unusable { path: onnx.clone(), problem };
+        let unusable = |problem| ModelError::Unusable {
+            path: onnx.clone(),
+            problem,
+        };
         let network = engine::load(&bytes, embedding).map_err(unusable)?;
         drop(bytes);
         let mut notes = network.notes.clone();
         let input = input_spec(&network, &manifest.input, &mut notes).map_err(unusable)?;
-        let outputs: Vec<OutputInfo> = network.outputs.iter().map(|o| output_info(o, &manifest)).collect();
+        let outputs: Vec<OutputInfo> = network
+            .outputs
+            .iter()
+            .map(|o| output_info(o, &manifest))
+            .collect();
         let labels = labels(path, is_bundle, options, &outputs)?;
-        let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let stem = path
+            .file_stem()
+            .map(|s| s.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let id = options.id.clone().or(manifest.id).unwrap_or(stem);
-        let info = ModelInfo { reference: ModelRef { id, sha256 }, tasks, input, labels, outputs, notes };
-        let inner = Inner { path: path.into(), info, network: Arc::new(network), golden: manifest.golden };
-        Ok(Self { inner: Arc::new(inner) })
+        let info = ModelInfo {
+            reference: ModelRef { id, sha256 },
+            tasks,
+            input,
+            labels,
+            outputs,
+            notes,
+        };
+        let inner = Inner {
+            path: path.into(),
+            info,
+            network: Arc::new(network),
+            golden: manifest.golden,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// What is known about it.
@@ -285,7 +346,13 @@ impl Model {
     /// # Errors
     /// [`ModelError::Inference`]: the engine cannot set it up.
     pub fn session(&self) -> Result<Session, ModelError> {
-        Ok(Session { session: self.inner.network.session().map_err(ModelError::Inference)? })
+        Ok(Session {
+            session: self
+                .inner
+                .network
+                .session()
+                .map_err(ModelError::Inference)?,
+        })
     }
 
     /// The engine's name, for reports.
@@ -298,24 +365,48 @@ impl Model {
     /// # Errors
     /// [`ModelError::Golden`]: this machine computes something else. [`ModelError::Unreadable`]: the picture is not there.
     pub fn self_test(&self) -> Result<SelfTest, ModelError> {
-        let Some(golden) = &self.inner.golden else { return Ok(SelfTest::NoGolden) };
-        let wrong = |problem: String| ModelError::Golden { path: self.inner.path.clone(), problem };
-        let image = plain_name(&golden.image).ok_or_else(|| wrong(format!("`{}` is no file name", golden.image)))?;
+        let Some(golden) = &self.inner.golden else {
+            return Ok(SelfTest::NoGolden);
+        };
+        let wrong = |problem: String| ModelError::Golden {
+            path: self.inner.path.clone(),
+            problem,
+        };
+        let image = plain_name(&golden.image)
+            .ok_or_else(|| wrong(format!("`{}` is no file name", golden.image)))?;
         let file = self.inner.path.join(image);
         let bytes = read_bounded(&file, MAX_TEXT_BYTES)?;
-        let frame = crate::preprocess::frame_from_image_bytes(&bytes).map_err(|e| ModelError::unreadable(&file, e))?;
-        let spec = InputSpec { resize: ResizePolicy::Stretch, ..self.inner.info.input.clone() };
+        let frame =
+            frame_from_image_bytes(&bytes, FrameMeta::of_still("golden"), &FramePool::default())
+                .map_err(|e| ModelError::unreadable(&file, e))?;
+        let spec = InputSpec {
+            resize: ResizePolicy::Stretch,
+            ..self.inner.info.input.clone()
+        };
         let mut input = InputTensor::for_spec(&spec);
-        Preprocessor::new(spec).run(&frame, &mut input).map_err(|e| ModelError::unreadable(&file, e))?;
+        Preprocessor::new(spec)
+            .run(&frame, &mut input)
+            .map_err(|e| ModelError::unreadable(&file, e))?;
         let mut session = self.session()?;
         let actual = &session.run(&input)?.get(0).values;
         if actual.len() != golden.output.len() {
-            return Err(wrong(format!("{} elements instead of {}", actual.len(), golden.output.len())));
+            return Err(wrong(format!(
+                "{} elements instead of {}",
+                actual.len(),
+                golden.output.len()
+            )));
         }
-        let difference = actual.iter().zip(&golden.output).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let difference = actual
+            .iter()
+            .zip(&golden.output)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
         match difference <= golden.tolerance {
             true => Ok(SelfTest::Passed(difference)),
-            false => Err(wrong(format!("an element is off by {difference}, more than {}", golden.tolerance))),
+            false => Err(wrong(format!(
+                "an element is off by {difference}, more than {}",
+                golden.tolerance
+            ))),
         }
     }
 }
@@ -334,23 +425,47 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
     let file = File::open(path).map_err(|e| unreadable(&e))?;
     let metadata = file.metadata().map_err(|e| unreadable(&e))?;
     if !metadata.is_file() {
-        return Err(unreadable(&"not a file; a bundle is a directory with model.onnx and model.toml"));
+        return Err(unreadable(
+            &"not a file; a bundle is a directory with model.onnx and model.toml",
+        ));
     }
     if metadata.len() > limit {
-        return Err(unreadable(&format!("{} bytes are more than the {limit} that are read", metadata.len())));
+        return Err(unreadable(&format!(
+            "{} bytes are more than the {limit} that are read",
+            metadata.len()
+        )));
     }
     let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    file.take(limit).read_to_end(&mut bytes).map_err(|e| unreadable(&e))?;
+    file.take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|e| unreadable(&e))?;
     Ok(bytes)
 }
 
 fn output_info(o: &engine::OutputShape, manifest: &Manifest) -> OutputInfo {
-    let read = if o.probabilities { OutputRole::Probabilities } else { OutputRole::Logits };
-    let role = if o.embedding { OutputRole::Embedding } else { manifest.output.role.unwrap_or(read) };
-    OutputInfo { name: o.name.clone(), role, elements: o.elements }
+    let read = if o.probabilities {
+        OutputRole::Probabilities
+    } else {
+        OutputRole::Logits
+    };
+    let role = if o.embedding {
+        OutputRole::Embedding
+    } else {
+        manifest.output.role.unwrap_or(read)
+    };
+    OutputInfo {
+        name: o.name.clone(),
+        role,
+        elements: o.elements,
+    }
 }
 
-fn labels(path: &Path, is_bundle: bool, options: &LoadOptions, outputs: &[OutputInfo]) -> Result<Labels, ModelError> {
+fn labels(
+    path: &Path,
+    is_bundle: bool,
+    options: &LoadOptions,
+    outputs: &[OutputInfo],
+) -> Result<Labels, ModelError> {
     let file = match &options.labels {
         Some(file) => file.clone(),
         None if is_bundle => path.join("labels.txt"),
@@ -360,35 +475,52 @@ fn labels(path: &Path, is_bundle: bool, options: &LoadOptions, outputs: &[Output
         return Ok(Labels::default());
     }
     let bytes = read_bounded(&file, MAX_TEXT_BYTES)?;
-    let text = String::from_utf8(bytes).map_err(|_| ModelError::unreadable(&file, "not UTF-8 text"))?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| ModelError::unreadable(&file, "not UTF-8 text"))?;
     let labels = Labels::parse(&text);
     match outputs.iter().find(|o| o.role != OutputRole::Embedding) {
-        Some(o) if o.elements != labels.len() => {
-            Err(ModelError::LabelCount { path: file, labels: labels.len(), outputs: o.elements })
-        }
+        Some(o) if o.elements != labels.len() => Err(ModelError::LabelCount {
+            path: file,
+            labels: labels.len(),
+            outputs: o.elements,
+        }),
         _ => Ok(labels),
     }
 }
 
-fn input_spec(network: &Network, said: &ManifestInput, notes: &mut Vec<String>) -> Result<InputSpec, String> {
+fn input_spec(
+    network: &Network,
+    said: &ManifestInput,
+    notes: &mut Vec<String>,
+) -> Result<InputSpec, String> {
     let [_, a, b, c] = network.input_shape;
     let channels = |n: usize| n == 1 || n == 3;
     let layout = match said.layout {
         Some(layout) => layout,
         None if channels(a) => Layout::Nchw,
         None if channels(c) => Layout::Nhwc,
-        None => return Err(format!("no axis of the input {:?} has 1 or 3 channels", network.input_shape)),
+        None => {
+            return Err(format!(
+                "no axis of the input {:?} has 1 or 3 channels",
+                network.input_shape
+            ));
+        }
     };
     let (channel_count, height, width) = match layout {
         Layout::Nchw => (a, b, c),
         Layout::Nhwc => (c, a, b),
     };
     if !channels(channel_count) || network.input_shape[0] != 1 {
-        return Err(format!("the input {:?} is not one picture of 1 or 3 channels", network.input_shape));
+        return Err(format!(
+            "the input {:?} is not one picture of 1 or 3 channels",
+            network.input_shape
+        ));
     }
     let colour = match said.colour {
         Some(colour) if colour.channels() != channel_count => {
-            return Err(format!("model.toml says {colour:?}, but the input has {channel_count} channel(s)"));
+            return Err(format!(
+                "model.toml says {colour:?}, but the input has {channel_count} channel(s)"
+            ));
         }
         Some(colour) => colour,
         None if channel_count == 1 => ColourOrder::Grey,
@@ -396,7 +528,9 @@ fn input_spec(network: &Network, said: &ManifestInput, notes: &mut Vec<String>) 
     };
     let (normalize, is_said) = said.normalize();
     if !is_said {
-        notes.push("normalization not stated: ImageNet's mean and standard deviation are assumed".into());
+        notes.push(
+            "normalization not stated: ImageNet's mean and standard deviation are assumed".into(),
+        );
     }
     let (width, height) = (width as u32, height as u32);
     let resize = said.resize.unwrap_or_else(|| {
@@ -404,7 +538,9 @@ fn input_spec(network: &Network, said: &ManifestInput, notes: &mut Vec<String>) 
         if width.min(height) <= 64 {
             ResizePolicy::Stretch
         } else {
-            ResizePolicy::ShortSideCrop { short_side: (width.max(height) * 256).div_ceil(224) }
+            ResizePolicy::ShortSideCrop {
+                short_side: (width.max(height) * 256).div_ceil(224),
+            }
         }
     });
     let dtype = match network.input_type {
@@ -412,5 +548,13 @@ fn input_spec(network: &Network, said: &ManifestInput, notes: &mut Vec<String>) 
         InputElement::U8 { scale, zero_point } => InputType::U8 { scale, zero_point },
         InputElement::I8 { scale, zero_point } => InputType::I8 { scale, zero_point },
     };
-    Ok(InputSpec { width, height, layout, colour, dtype, resize, normalize })
+    Ok(InputSpec {
+        width,
+        height,
+        layout,
+        colour,
+        dtype,
+        resize,
+        normalize,
+    })
 }

@@ -16,7 +16,8 @@ use std::collections::HashMap;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, attribute_proto::AttributeType,
-    tensor_shape_proto::Dimension, tensor_shape_proto::dimension::Value as DimValue, type_proto::Value as TypeValue,
+    tensor_shape_proto::Dimension, tensor_shape_proto::dimension::Value as DimValue,
+    type_proto::Value as TypeValue,
 };
 
 /// Why a graph cannot be mended.
@@ -26,24 +27,37 @@ pub struct NormalizeError(pub String);
 
 /// Applies every rule; returns a sentence for each that changed something.
 pub fn normalize(model: &mut ModelProto) -> Result<Vec<String>, NormalizeError> {
-    let graph = model.graph.as_mut().ok_or_else(|| NormalizeError("the file has no graph".into()))?;
+    let graph = model
+        .graph
+        .as_mut()
+        .ok_or_else(|| NormalizeError("the file has no graph".into()))?;
     let mut done = Vec::new();
     let mut say = |n: usize, what: &str| {
         if n > 0 {
             done.push(format!("{what} ({n})"));
         }
     };
-    say(initializers_are_no_inputs(graph), "initializers taken off the inputs");
+    say(
+        initializers_are_no_inputs(graph),
+        "initializers taken off the inputs",
+    );
     say(fix_batch(graph), "symbolic batch set to 1");
     say(drop_value_info(graph), "value_info dropped");
-    say(pad_value_is_a_scalar(graph), "Pad's constant value made a scalar");
-    say(qoperators_to_qdq(graph)?, "com.microsoft operators written as QuantizeLinear and DequantizeLinear");
+    say(
+        pad_value_is_a_scalar(graph),
+        "Pad's constant value made a scalar",
+    );
+    say(
+        qoperators_to_qdq(graph)?,
+        "com.microsoft operators written as QuantizeLinear and DequantizeLinear",
+    );
     Ok(done)
 }
 
 fn initializers_are_no_inputs(graph: &mut GraphProto) -> usize {
     let before = graph.input.len();
-    let initializers: std::collections::HashSet<&str> = graph.initializer.iter().map(|t| &*t.name).collect();
+    let initializers: std::collections::HashSet<&str> =
+        graph.initializer.iter().map(|t| &*t.name).collect();
     graph.input.retain(|i| !initializers.contains(&*i.name));
     before - graph.input.len()
 }
@@ -51,7 +65,9 @@ fn initializers_are_no_inputs(graph: &mut GraphProto) -> usize {
 fn fix_batch(graph: &mut GraphProto) -> usize {
     let mut fixed = 0;
     for input in &mut graph.input {
-        let Some(TypeValue::TensorType(tensor)) = input.r#type.as_mut().and_then(|t| t.value.as_mut()) else {
+        let Some(TypeValue::TensorType(tensor)) =
+            input.r#type.as_mut().and_then(|t| t.value.as_mut())
+        else {
             continue;
         };
         let first = tensor.shape.as_mut().and_then(|s| s.dim.first_mut());
@@ -72,17 +88,30 @@ fn drop_value_info(graph: &mut GraphProto) -> usize {
 }
 
 fn pad_value_is_a_scalar(graph: &mut GraphProto) -> usize {
-    let values: Vec<String> =
-        graph.node.iter().filter(|n| n.op_type == "Pad").filter_map(|n| n.input.get(2).cloned()).collect();
+    let values: Vec<String> = graph
+        .node
+        .iter()
+        .filter(|n| n.op_type == "Pad")
+        .filter_map(|n| n.input.get(2).cloned())
+        .collect();
     let rank_1 = |t: &TensorProto| t.dims == [1];
     let mut mended = 0;
-    for tensor in graph.initializer.iter_mut().filter(|t| values.contains(&t.name) && rank_1(t)) {
+    for tensor in graph
+        .initializer
+        .iter_mut()
+        .filter(|t| values.contains(&t.name) && rank_1(t))
+    {
         tensor.dims.clear();
         mended += 1;
     }
     let constants = graph.node.iter_mut().filter(|n| n.op_type == "Constant");
     for constant in constants.filter(|n| n.output.iter().any(|o| values.contains(o))) {
-        for tensor in constant.attribute.iter_mut().filter_map(|a| a.t.as_mut()).filter(|t| rank_1(t)) {
+        for tensor in constant
+            .attribute
+            .iter_mut()
+            .filter_map(|a| a.t.as_mut())
+            .filter(|t| rank_1(t))
+        {
             tensor.dims.clear();
             mended += 1;
         }
@@ -92,9 +121,16 @@ fn pad_value_is_a_scalar(graph: &mut GraphProto) -> usize {
 
 fn qoperators_to_qdq(graph: &mut GraphProto) -> Result<usize, NormalizeError> {
     let mut rewritten = 0;
-    let initializers: HashMap<String, TensorProto> =
-        graph.initializer.iter().map(|t| (t.name.clone(), t.clone())).collect();
-    let mut new = Rewriter { initializers, nodes: Vec::new(), added: Vec::new() };
+    let initializers: HashMap<String, TensorProto> = graph
+        .initializer
+        .iter()
+        .map(|t| (t.name.clone(), t.clone()))
+        .collect();
+    let mut new = Rewriter {
+        initializers,
+        nodes: Vec::new(),
+        added: Vec::new(),
+    };
     for node in std::mem::take(&mut graph.node) {
         if node.domain == "com.microsoft" && new.rewrite(&node)? {
             rewritten += 1;
@@ -120,18 +156,32 @@ impl Rewriter {
             "QLinearAdd" => self.float(node, "Add", &[[0, 1, 2], [3, 4, 5]], [6, 7], vec![])?,
             "QLinearMul" => self.float(node, "Mul", &[[0, 1, 2], [3, 4, 5]], [6, 7], vec![])?,
             "QLinearSigmoid" => self.float(node, "Sigmoid", &[[0, 1, 2]], [3, 4], vec![])?,
-            "QLinearLeakyRelu" => self.float(node, "LeakyRelu", &[[0, 1, 2]], [3, 4], node.attribute.clone())?,
+            "QLinearLeakyRelu" => self.float(
+                node,
+                "LeakyRelu",
+                &[[0, 1, 2]],
+                [3, 4],
+                node.attribute.clone(),
+            )?,
             "QLinearGlobalAveragePool" => {
                 channels_first(node)?;
                 self.float(node, "GlobalAveragePool", &[[0, 1, 2]], [3, 4], vec![])?
             }
             "QLinearAveragePool" => {
                 channels_first(node)?;
-                let keep = node.attribute.iter().filter(|a| a.name != "channels_last").cloned().collect();
+                let keep = node
+                    .attribute
+                    .iter()
+                    .filter(|a| a.name != "channels_last")
+                    .cloned()
+                    .collect();
                 self.float(node, "AveragePool", &[[0, 1, 2]], [3, 4], keep)?
             }
             "QLinearConcat" => {
-                let triples: Vec<[usize; 3]> = (2..node.input.len()).step_by(3).map(|i| [i, i + 1, i + 2]).collect();
+                let triples: Vec<[usize; 3]> = (2..node.input.len())
+                    .step_by(3)
+                    .map(|i| [i, i + 1, i + 2])
+                    .collect();
                 self.float(node, "Concat", &triples, [0, 1], node.attribute.clone())?
             }
             "QGemm" => self.gemm(node)?,
@@ -149,15 +199,20 @@ impl Rewriter {
         output: [usize; 2],
         attributes: Vec<AttributeProto>,
     ) -> Result<(), NormalizeError> {
-        let floats: Vec<String> =
-            inputs.iter().map(|i| self.dequantize(node, *i, None)).collect::<Result<_, _>>()?;
+        let floats: Vec<String> = inputs
+            .iter()
+            .map(|i| self.dequantize(node, *i, None))
+            .collect::<Result<_, _>>()?;
         let result = format!("{}::float", output_name(node)?);
         self.push(op, floats, &result, attributes);
         self.quantize(node, &result, output)
     }
 
     fn gemm(&mut self, node: &NodeProto) -> Result<(), NormalizeError> {
-        let transposed = node.attribute.iter().any(|a| a.name == "transB" && a.i != 0);
+        let transposed = node
+            .attribute
+            .iter()
+            .any(|a| a.name == "transB" && a.i != 0);
         let a = self.dequantize(node, [0, 1, 2], None)?;
         let b = self.dequantize(node, [3, 4, 5], Some(i64::from(!transposed)))?;
         let mut inputs = vec![a, b];
@@ -166,48 +221,93 @@ impl Rewriter {
         }
         let name = output_name(node)?.to_string();
         let quantized = node.input.get(7).is_some_and(|s| !s.is_empty());
-        let result = if quantized { format!("{name}::float") } else { name };
+        let result = if quantized {
+            format!("{name}::float")
+        } else {
+            name
+        };
         self.push("Gemm", inputs, &result, node.attribute.clone());
-        if quantized { self.quantize(node, &result, [7, 8]) } else { Ok(()) }
+        if quantized {
+            self.quantize(node, &result, [7, 8])
+        } else {
+            Ok(())
+        }
     }
 
     /// i32 with the scale `a_scale · b_scale` (for each column where the weights are per-channel) → float constant.
     fn gemm_bias(&mut self, node: &NodeProto) -> Result<String, NormalizeError> {
         let constant = |i: usize| {
             let name = input(node, i)?;
-            self.initializers
-                .get(name)
-                .ok_or_else(|| NormalizeError(format!("QGemm {}: `{name}` is not a constant", node.name)))
+            self.initializers.get(name).ok_or_else(|| {
+                NormalizeError(format!("QGemm {}: `{name}` is not a constant", node.name))
+            })
         };
-        let (a, b, bias) = (floats(constant(1)?), floats(constant(4)?), ints(constant(6)?));
+        let (a, b, bias) = (
+            floats(constant(1)?),
+            floats(constant(4)?),
+            ints(constant(6)?),
+        );
         let (Some(&a), false) = (a.first(), b.is_empty()) else {
-            return Err(NormalizeError(format!("QGemm {}: a scale is empty", node.name)));
+            return Err(NormalizeError(format!(
+                "QGemm {}: a scale is empty",
+                node.name
+            )));
         };
-        let float = bias.iter().enumerate().map(|(i, v)| *v as f32 * a * b[i % b.len()]).collect();
+        let float = bias
+            .iter()
+            .enumerate()
+            .map(|(i, v)| *v as f32 * a * b[i % b.len()])
+            .collect();
         let name = format!("{}::bias", output_name(node)?);
         let dims = vec![bias.len() as i64];
-        let tensor =
-            TensorProto { name: name.clone(), dims, data_type: DataType::Float as i32, float_data: float, ..Default::default() };
+        let tensor = TensorProto {
+            name: name.clone(),
+            dims,
+            data_type: DataType::Float as i32,
+            float_data: float,
+            ..Default::default()
+        };
         self.added.push(tensor);
         Ok(name)
     }
 
-    fn dequantize(&mut self, node: &NodeProto, at: [usize; 3], axis: Option<i64>) -> Result<String, NormalizeError> {
+    fn dequantize(
+        &mut self,
+        node: &NodeProto,
+        at: [usize; 3],
+        axis: Option<i64>,
+    ) -> Result<String, NormalizeError> {
         let name = format!("{}::input{}", output_name(node)?, at[0]);
-        let mut inputs = vec![input(node, at[0])?.to_string(), input(node, at[1])?.to_string()];
+        let mut inputs = vec![
+            input(node, at[0])?.to_string(),
+            input(node, at[1])?.to_string(),
+        ];
         inputs.extend(node.input.get(at[2]).filter(|z| !z.is_empty()).cloned());
-        let per_channel = self.initializers.get(&inputs[1]).is_some_and(|s| s.dims.iter().product::<i64>() > 1);
+        let per_channel = self
+            .initializers
+            .get(&inputs[1])
+            .is_some_and(|s| s.dims.iter().product::<i64>() > 1);
         let axis = axis.filter(|_| per_channel).map(|i| AttributeProto {
             name: "axis".into(),
             r#type: AttributeType::Int as i32,
             i,
             ..Default::default()
         });
-        self.push("DequantizeLinear", inputs, &name, axis.into_iter().collect());
+        self.push(
+            "DequantizeLinear",
+            inputs,
+            &name,
+            axis.into_iter().collect(),
+        );
         Ok(name)
     }
 
-    fn quantize(&mut self, node: &NodeProto, value: &str, at: [usize; 2]) -> Result<(), NormalizeError> {
+    fn quantize(
+        &mut self,
+        node: &NodeProto,
+        value: &str,
+        at: [usize; 2],
+    ) -> Result<(), NormalizeError> {
         let mut inputs = vec![value.to_string(), input(node, at[0])?.to_string()];
         inputs.extend(node.input.get(at[1]).filter(|z| !z.is_empty()).cloned());
         let name = output_name(node)?.to_string();
@@ -228,19 +328,44 @@ impl Rewriter {
 }
 
 fn input(node: &NodeProto, i: usize) -> Result<&str, NormalizeError> {
-    let missing = || NormalizeError(format!("{} {}: input {i} is missing", node.op_type, node.name));
-    node.input.get(i).filter(|n| !n.is_empty()).map(|n| &**n).ok_or_else(missing)
+    let missing = || {
+        NormalizeError(format!(
+            "{} {}: input {i} is missing",
+            node.op_type, node.name
+        ))
+    };
+    node.input
+        .get(i)
+        .filter(|n| !n.is_empty())
+        .map(|n| &**n)
+        .ok_or_else(missing)
 }
 
 fn output_name(node: &NodeProto) -> Result<&str, NormalizeError> {
-    let missing = || NormalizeError(format!("{} {}: the output is missing", node.op_type, node.name));
-    node.output.first().filter(|n| !n.is_empty()).map(|n| &**n).ok_or_else(missing)
+    let missing = || {
+        NormalizeError(format!(
+            "{} {}: the output is missing",
+            node.op_type, node.name
+        ))
+    };
+    node.output
+        .first()
+        .filter(|n| !n.is_empty())
+        .map(|n| &**n)
+        .ok_or_else(missing)
 }
 
 fn channels_first(node: &NodeProto) -> Result<(), NormalizeError> {
-    match node.attribute.iter().any(|a| a.name == "channels_last" && a.i != 0) {
+    match node
+        .attribute
+        .iter()
+        .any(|a| a.name == "channels_last" && a.i != 0)
+    {
         false => Ok(()),
-        true => Err(NormalizeError(format!("{} {}: channels_last is not known here", node.op_type, node.name))),
+        true => Err(NormalizeError(format!(
+            "{} {}: channels_last is not known here",
+            node.op_type, node.name
+        ))),
     }
 }
 
@@ -248,12 +373,18 @@ fn floats(t: &TensorProto) -> Vec<f32> {
     if !t.float_data.is_empty() {
         return t.float_data.clone();
     }
-    t.raw_data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    t.raw_data
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect()
 }
 
 fn ints(t: &TensorProto) -> Vec<i32> {
     if !t.int32_data.is_empty() {
         return t.int32_data.clone();
     }
-    t.raw_data.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    t.raw_data
+        .chunks_exact(4)
+        .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect()
 }

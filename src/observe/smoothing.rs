@@ -29,7 +29,12 @@ pub struct SmoothingSettings {
 
 impl Default for SmoothingSettings {
     fn default() -> Self {
-        Self { window_ms: 1000, enter: 0.6, leave: 0.4, min_duration_ms: 1000 }
+        Self {
+            window_ms: 1000,
+            enter: 0.6,
+            leave: 0.4,
+            min_duration_ms: 1000,
+        }
     }
 }
 
@@ -38,7 +43,10 @@ impl SmoothingSettings {
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         if self.window_ms > 600_000 {
-            problems.push(("window_ms", format!("{} is more than 600000", self.window_ms)));
+            problems.push((
+                "window_ms",
+                format!("{} is more than 600000", self.window_ms),
+            ));
         }
         for (key, value) in [("enter", self.enter), ("leave", self.leave)] {
             if !(0.0..=1.0).contains(&value) {
@@ -46,7 +54,10 @@ impl SmoothingSettings {
             }
         }
         if self.leave > self.enter {
-            let message = format!("{} is above enter ({}): the state would flap", self.leave, self.enter);
+            let message = format!(
+                "{} is above enter ({}): the state would flap",
+                self.leave, self.enter
+            );
             problems.push(("leave", message));
         }
         problems
@@ -67,15 +78,29 @@ const MAX_FRAMES: usize = 1024;
 impl Smoother {
     /// Nothing seen yet.
     pub fn new(settings: SmoothingSettings) -> Self {
-        Self { settings, window: VecDeque::new(), state: None }
+        Self {
+            settings,
+            window: VecDeque::new(),
+            state: None,
+        }
     }
 
     /// Takes one frame's classes; returns the state after it, and the change if it changed.
-    pub fn update(&mut self, now: Instant, classes: &[Class]) -> (Option<State>, Option<StateChange>) {
-        self.window.push_back((now, classes.iter().map(|c| (c.label.clone(), c.score)).collect()));
+    pub fn update(
+        &mut self,
+        now: Instant,
+        classes: &[Class],
+    ) -> (Option<State>, Option<StateChange>) {
+        self.window.push_back((
+            now,
+            classes.iter().map(|c| (c.label.clone(), c.score)).collect(),
+        ));
         let length = Duration::from_millis(self.settings.window_ms);
         while self.window.len() > MAX_FRAMES
-            || self.window.front().is_some_and(|(t, _)| now.saturating_duration_since(*t) > length)
+            || self
+                .window
+                .front()
+                .is_some_and(|(t, _)| now.saturating_duration_since(*t) > length)
         {
             self.window.pop_front();
         }
@@ -90,7 +115,8 @@ impl Smoother {
                 None
             }
             Some((_, since))
-                if now.saturating_duration_since(*since) < Duration::from_millis(self.settings.min_duration_ms) =>
+                if now.saturating_duration_since(*since)
+                    < Duration::from_millis(self.settings.min_duration_ms) =>
             {
                 None
             }
@@ -114,14 +140,25 @@ impl Smoother {
         let best = self.best();
         if let Some(held) = held {
             let score = self.average(&held);
-            let replaced = best.as_ref().is_some_and(|(l, s)| *l != held && *s >= self.settings.enter && *s > score);
+            let replaced = best
+                .as_ref()
+                .is_some_and(|(l, s)| *l != held && *s >= self.settings.enter && *s > score);
             if score >= self.settings.leave && !replaced {
-                return State { label: Some(held), score };
+                return State {
+                    label: Some(held),
+                    score,
+                };
             }
         }
         match best {
-            Some((label, score)) if score >= self.settings.enter => State { label: Some(label), score },
-            best => State { label: None, score: best.map_or(0.0, |(_, s)| s) },
+            Some((label, score)) if score >= self.settings.enter => State {
+                label: Some(label),
+                score,
+            },
+            best => State {
+                label: None,
+                score: best.map_or(0.0, |(_, s)| s),
+            },
         }
     }
 
@@ -135,12 +172,18 @@ impl Smoother {
             }
         }
         let frames = self.window.len() as f32;
-        sums.into_iter().map(|(l, s)| (l, s / frames)).max_by(|a, b| a.1.total_cmp(&b.1))
+        sums.into_iter()
+            .map(|(l, s)| (l, s / frames))
+            .max_by(|a, b| a.1.total_cmp(&b.1))
     }
 
     /// A label's average score; frames that do not name it count as 0.
     fn average(&self, label: &str) -> f32 {
-        let named = self.window.iter().flat_map(|(_, classes)| classes).filter(|(l, _)| **l == *label);
+        let named = self
+            .window
+            .iter()
+            .flat_map(|(_, classes)| classes)
+            .filter(|(l, _)| **l == *label);
         named.map(|(_, s)| s).sum::<f32>() / self.window.len().max(1) as f32
     }
 }
@@ -151,7 +194,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn seen(label: &str, score: f32) -> Vec<Class> {
-        vec![Class { index: 0, label: label.into(), score }]
+        vec![Class {
+            index: 0,
+            label: label.into(),
+            score,
+        }]
     }
 
     /// Runs `(milliseconds, label, score)` and returns the changes as `from>to`.
@@ -169,7 +216,12 @@ mod tests {
 
     #[test]
     fn a_steady_label_is_entered_and_left_once() {
-        let settings = SmoothingSettings { window_ms: 300, enter: 0.6, leave: 0.4, min_duration_ms: 0 };
+        let settings = SmoothingSettings {
+            window_ms: 300,
+            enter: 0.6,
+            leave: 0.4,
+            min_duration_ms: 0,
+        };
         let mut frames = vec![(0, "empty", 0.1)];
         frames.extend((1..20).map(|i| (i * 100, "cat", 0.9)));
         frames.extend((20..40).map(|i| (i * 100, "cat", 0.2)));
@@ -178,15 +230,29 @@ mod tests {
 
     #[test]
     fn one_odd_frame_changes_nothing() {
-        let frames: Vec<_> = (0..30).map(|i| (i * 100, if i == 15 { "dog" } else { "cat" }, 0.95)).collect();
-        assert_eq!(changes(SmoothingSettings::default(), &frames), Vec::<String>::new());
+        let frames: Vec<_> = (0..30)
+            .map(|i| (i * 100, if i == 15 { "dog" } else { "cat" }, 0.95))
+            .collect();
+        assert_eq!(
+            changes(SmoothingSettings::default(), &frames),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
     fn scores_between_leave_and_enter_hold_the_state() {
-        let settings = SmoothingSettings { window_ms: 0, enter: 0.6, leave: 0.4, min_duration_ms: 0 };
+        let settings = SmoothingSettings {
+            window_ms: 0,
+            enter: 0.6,
+            leave: 0.4,
+            min_duration_ms: 0,
+        };
         let scores = [0.1, 0.5, 0.7, 0.5, 0.59, 0.41, 0.39, 0.5];
-        let frames: Vec<_> = scores.iter().enumerate().map(|(i, s)| (i as u64 * 100, "cat", *s)).collect();
+        let frames: Vec<_> = scores
+            .iter()
+            .enumerate()
+            .map(|(i, s)| (i as u64 * 100, "cat", *s))
+            .collect();
         assert_eq!(changes(settings, &frames), ["->cat", "cat>-"]);
     }
 

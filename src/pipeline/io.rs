@@ -19,7 +19,7 @@ use crate::watchdog::Watchdog;
 /// What runs on the thread.
 pub(super) struct Tasks {
     pub broker: Option<SocketAddr>,
-    pub client: Option<mqtt::Client>,
+    pub client: Option<mqtt::MqttClient>,
     pub stats: Arc<Stats>,
     pub watchdog: Watchdog,
     /// Requested by signals.
@@ -32,10 +32,15 @@ pub(super) struct Tasks {
 /// Starts the thread. The broker listens when this returns.
 pub(super) fn spawn(tasks: Tasks) -> anyhow::Result<JoinHandle<()>> {
     #[cfg(feature = "broker")]
-    let broker = tasks.broker.map(|listen| crate::broker::Broker::start(crate::broker::BrokerSettings { listen })).transpose()?;
+    let broker = tasks
+        .broker
+        .map(|listen| crate::broker::Broker::start(crate::broker::BrokerSettings { listen }))
+        .transpose()?;
     #[cfg(not(feature = "broker"))]
     if tasks.broker.is_some() {
-        anyhow::bail!("[broker]: this build has no embedded broker (feature `broker`); use an MQTT broker and [mqtt] url");
+        anyhow::bail!(
+            "[broker]: this build has no embedded broker (feature `broker`); use an MQTT broker and [mqtt] url"
+        );
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -52,7 +57,10 @@ pub(super) fn spawn(tasks: Tasks) -> anyhow::Result<JoinHandle<()>> {
             };
             let service = async {
                 if tasks.is_service {
-                    tokio::join!(signals(&tasks.pipeline_shutdown), systemd(&tasks.stats, &tasks.watchdog));
+                    tokio::join!(
+                        signals(&tasks.pipeline_shutdown),
+                        systemd(&tasks.stats, &tasks.watchdog)
+                    );
                 }
                 std::future::pending::<()>().await
             };
@@ -123,10 +131,17 @@ async fn systemd(stats: &Stats, watchdog: &Watchdog) {
         tokio::time::sleep(period.min(Duration::from_secs(5))).await;
         let stalled = watchdog.stalled();
         if stalled.is_empty() {
-            let _ = sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&status(stats))]);
+            let _ =
+                sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&status(stats))]);
         } else if !reported {
-            tracing::error!("no progress: {}; the watchdog is not fed any more", stalled.join(", "));
-            let _ = sd_notify::notify(&[NotifyState::Status(&format!("no progress: {}", stalled.join(", ")))]);
+            tracing::error!(
+                "no progress: {}; the watchdog is not fed any more",
+                stalled.join(", ")
+            );
+            let _ = sd_notify::notify(&[NotifyState::Status(&format!(
+                "no progress: {}",
+                stalled.join(", ")
+            ))]);
         }
         reported = !stalled.is_empty();
     }
@@ -135,9 +150,21 @@ async fn systemd(stats: &Stats, watchdog: &Watchdog) {
 /// One line for `systemctl status`: `porch online, 812 inferred; broker connected, 900 messages`.
 fn status(stats: &Stats) -> String {
     let cameras = stats.cameras.iter().map(|c| {
-        let is = if c.online.load(Relaxed) { "online" } else { "offline" };
+        let is = if c.online.load(Relaxed) {
+            "online"
+        } else {
+            "offline"
+        };
         format!("{} {is}, {} inferred", c.id, c.inferred.get())
     });
-    let broker = if stats.broker_connected.load(Relaxed) { "connected" } else { "not connected" };
-    format!("{}; broker {broker}, {} messages", cameras.collect::<Vec<_>>().join("; "), stats.published.get())
+    let broker = if stats.broker_connected.load(Relaxed) {
+        "connected"
+    } else {
+        "not connected"
+    };
+    format!(
+        "{}; broker {broker}, {} messages",
+        cameras.collect::<Vec<_>>().join("; "),
+        stats.published.get()
+    )
 }

@@ -10,11 +10,11 @@ mod worker;
 use std::io::Write;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::capture::supervisor::{Ended, Supervisor};
+use crate::capture::supervisor::{End, Supervisor};
 use crate::capture::{CaptureContext, CaptureSettings};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ModelPlan, Plan};
@@ -42,7 +42,8 @@ pub fn load_model(plan: &ModelPlan, threads: usize) -> anyhow::Result<Model> {
         threads,
         ..LoadOptions::default()
     };
-    Model::load(&plan.path, &options).with_context(|| format!("cannot load the model `{}`", plan.id))
+    Model::load(&plan.path, &options)
+        .with_context(|| format!("cannot load the model `{}`", plan.id))
 }
 
 /// What a pipeline is started with, besides the plan.
@@ -66,7 +67,7 @@ pub struct Running {
     pub shutdown: Shutdown,
     /// The progress of its threads.
     pub watchdog: Watchdog,
-    captures: Vec<JoinHandle<Ended>>,
+    captures: Vec<JoinHandle<End>>,
     workers: Vec<JoinHandle<()>>,
     slots: Arc<LatestSlots>,
     io: Option<JoinHandle<()>>,
@@ -88,16 +89,15 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
     let io_shutdown = Shutdown::new();
 
     let mut sinks = parts.sinks;
-    let jsonl = plan.jsonl.then(|| Arc::new(JsonlSink::new(Box::new(std::io::stdout()), stats.clone(), plan.device.as_str())));
+    let jsonl = match plan.jsonl {
+        true => Some(Arc::new(json_lines(plan, &stats, &shutdown)?)),
+        false => None,
+    };
     sinks.extend(jsonl.clone().map(|s| s as Arc<dyn Sink>));
     let mut client = None;
     if let Some(settings) = &plan.mqtt {
-        let device = mqtt::DeviceInfo {
-            id: plan.device.clone(),
-            cameras: plan.cameras.iter().map(|c| c.id.clone()).collect(),
-            models: parts.models.iter().map(|m| m.info().reference.clone()).collect(),
-        };
-        let (sink, c) = mqtt::connect(settings, device, stats.clone(), clock.clone())?;
+        let device = mqtt::DeviceInfo::new(&plan.device, model_infos(plan, &parts.models));
+        let (sink, c) = mqtt::connect(settings.clone(), device, stats.clone(), clock.clone())?;
         sinks.push(Arc::new(sink));
         client = Some(c);
     }
@@ -114,14 +114,25 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
     };
     let io = io::spawn(io)?;
 
-    let cameras: Arc<[CameraState]> =
-        plan.cameras.iter().map(|c| CameraState::new(c.id.clone(), &plan.smoothing, &c.models)).collect();
+    let cameras: Arc<[CameraState]> = plan
+        .cameras
+        .iter()
+        .map(|c| CameraState::new(c.id.clone(), &plan.smoothing, &c.models))
+        .collect();
     let workers = (0..plan.workers)
         .map(|n| {
-            let worker = Worker::new(plan, &parts.models, cameras.clone(), stats.clone(), sinks.clone())?;
+            let worker = Worker::new(
+                plan,
+                &parts.models,
+                cameras.clone(),
+                stats.clone(),
+                sinks.clone(),
+            )?;
             let heartbeat = watchdog.register(format!("infer-{n}"), INFER_SILENCE);
             let (slots, shutdown) = (slots.clone(), shutdown.clone());
-            spawn(format!("infer-{n}"), move || worker.run(&slots, &shutdown, &heartbeat))
+            spawn(format!("infer-{n}"), move || {
+                worker.run(&slots, &shutdown, &heartbeat)
+            })
         })
         .collect::<anyhow::Result<_>>()?;
 
@@ -137,11 +148,64 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
                 shutdown: shutdown.clone(),
                 stats: stats.cameras[index].clone(),
             };
-            spawn_capture(c.capture.clone(), context, index, slots.clone(), sinks.clone(), &watchdog)
+            spawn_capture(
+                c.capture.clone(),
+                context,
+                index,
+                slots.clone(),
+                sinks.clone(),
+                &watchdog,
+            )
         })
         .collect::<anyhow::Result<_>>()?;
 
-    Ok(Running { stats, shutdown, watchdog, captures, workers, slots, io: Some(io), io_shutdown, jsonl })
+    Ok(Running {
+        stats,
+        shutdown,
+        watchdog,
+        captures,
+        workers,
+        slots,
+        io: Some(io),
+        io_shutdown,
+        jsonl,
+    })
+}
+
+/// Standard output as a sink; a reader that goes away ends the pipeline.
+fn json_lines(plan: &Plan, stats: &Arc<Stats>, shutdown: &Shutdown) -> anyhow::Result<JsonlSink> {
+    let shutdown = shutdown.clone();
+    let on_closed = move |e: std::io::Error| {
+        if e.kind() == std::io::ErrorKind::BrokenPipe {
+            tracing::info!("standard output was closed: stopping");
+        } else {
+            tracing::error!("cannot write to standard output: {e}; stopping");
+        }
+        shutdown.request();
+    };
+    JsonlSink::start(std::io::stdout(), &plan.device, stats.clone(), on_closed)
+        .context("cannot start the thread jsonl")
+}
+
+/// What the device says of its models.
+fn model_infos(plan: &Plan, models: &[Model]) -> Vec<mqtt::ModelInfo> {
+    let info = |(index, m): (usize, &Model)| mqtt::ModelInfo {
+        id: m.info().reference.id.clone(),
+        sha256: m.info().reference.sha256.clone(),
+        tasks: m
+            .info()
+            .tasks
+            .iter()
+            .map(|t| t.name().to_string())
+            .collect(),
+        cameras: plan
+            .cameras
+            .iter()
+            .filter(|c| c.models.contains(&index))
+            .map(|c| c.id.to_string())
+            .collect(),
+    };
+    models.iter().enumerate().map(info).collect()
 }
 
 fn spawn_capture(
@@ -151,23 +215,31 @@ fn spawn_capture(
     slots: Arc<LatestSlots>,
     sinks: Arc<[Arc<dyn Sink>]>,
     watchdog: &Watchdog,
-) -> anyhow::Result<JoinHandle<Ended>> {
+) -> anyhow::Result<JoinHandle<End>> {
     let name = format!("capture-{}", context.camera);
-    // A source gives up within its time-out; a driver call that takes longer than that is wedged.
-    let heartbeat = watchdog.register(name.clone(), settings.timeout + Duration::from_secs(15));
+    let heartbeat = watchdog.register(name.clone(), Supervisor::max_silence(&settings));
     let camera: CameraId = context.camera.clone();
-    let supervisor = Supervisor::new(settings, context, slots, index, heartbeat);
+    let supervisor = Supervisor::new(settings, context, index, slots, heartbeat);
     spawn(name, move || {
         supervisor.run(&mut |online| {
-            let status = Publication::CameraStatus { camera: camera.clone(), online };
+            let status = Publication::CameraStatus {
+                camera: camera.clone(),
+                online,
+            };
             sinks.iter().for_each(|s| s.publish(&status));
         })
     })
 }
 
-fn spawn<T: Send + 'static>(name: String, run: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<JoinHandle<T>> {
+fn spawn<T: Send + 'static>(
+    name: String,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<JoinHandle<T>> {
     let what = format!("cannot start the thread {name}");
-    std::thread::Builder::new().name(name).spawn(run).context(what)
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(run)
+        .context(what)
 }
 
 impl Running {
@@ -182,10 +254,6 @@ impl Running {
             if self.shutdown.sleep(Duration::from_millis(50)) {
                 break;
             }
-            if self.jsonl.as_ref().is_some_and(|s| s.is_closed()) {
-                tracing::info!("standard output was closed: stopping");
-                break;
-            }
         }
         let ended_by_itself = self.captures.iter().all(|c| c.is_finished());
         if !ended_by_itself {
@@ -195,7 +263,7 @@ impl Running {
         for capture in self.captures.drain(..) {
             let name = capture.thread().name().unwrap_or("capture").to_string();
             match capture.join() {
-                Ok(Ended::Invalid(message)) => outcome = Err(anyhow::anyhow!("{name}: {message}")),
+                Ok(End::Invalid(message)) => outcome = Err(anyhow::anyhow!("{name}: {message}")),
                 Ok(_) => {}
                 Err(_) => outcome = Err(anyhow::anyhow!("the thread {name} panicked")),
             }
@@ -207,9 +275,8 @@ impl Running {
             }
         }
         self.shutdown.request();
-        let deadline = Instant::now() + FLUSH;
         if let Some(jsonl) = &self.jsonl {
-            jsonl.flush(deadline);
+            jsonl.finish(FLUSH);
         }
         let _ = std::io::stdout().flush();
         self.io_shutdown.request();

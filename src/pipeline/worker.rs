@@ -39,9 +39,20 @@ struct Memory {
 
 impl CameraState {
     pub(super) fn new(id: CameraId, smoothing: &SmoothingSettings, models: &[usize]) -> Self {
-        let smoothers = models.iter().map(|_| Smoother::new(smoothing.clone())).collect();
-        let memory = Memory { seq: 0, inferred_at: VecDeque::new(), smoothers };
-        Self { id, models: models.to_vec(), memory: Mutex::new(memory) }
+        let smoothers = models
+            .iter()
+            .map(|_| Smoother::new(smoothing.clone()))
+            .collect();
+        let memory = Memory {
+            seq: 0,
+            inferred_at: VecDeque::new(),
+            smoothers,
+        };
+        Self {
+            id,
+            models: models.to_vec(),
+            memory: Mutex::new(memory),
+        }
     }
 }
 
@@ -92,7 +103,12 @@ impl Worker {
                 })
             })
             .collect::<anyhow::Result<_>>()?;
-        Ok(Self { cameras, models, stats, sinks })
+        Ok(Self {
+            cameras,
+            models,
+            stats,
+            sinks,
+        })
     }
 
     /// Until the slots are closed and empty, or a shutdown is requested.
@@ -146,10 +162,15 @@ impl Worker {
         stats: &CameraStats,
     ) -> Result<Observation, Failure> {
         let runner = &mut self.models[model];
-        let undecodable = |e: crate::preprocess::PreprocessError| Failure::Undecodable(e.to_string());
-        let prepared = runner.preprocessor.run(frame, &mut runner.input).map_err(undecodable)?;
+        let undecodable =
+            |e: crate::preprocess::PreprocessError| Failure::Undecodable(e.to_string());
+        let prepared = runner
+            .preprocessor
+            .run(frame, &mut runner.input)
+            .map_err(undecodable)?;
         let started = Instant::now();
-        let failed = |e: &dyn std::fmt::Display| Failure::Inference(format!("{}: {e}", runner.reference.id));
+        let failed =
+            |e: &dyn std::fmt::Display| Failure::Inference(format!("{}: {e}", runner.reference.id));
         let outputs = runner.session.run(&runner.input).map_err(|e| failed(&e))?;
         let inferred_at = Instant::now();
         let results: Vec<TaskResult> = runner
@@ -210,7 +231,10 @@ fn record(stats: &Stats, t: &Timing) {
 
 /// Over the window that ends at `now`; what is older is forgotten.
 fn frames_a_second(inferred_at: &mut VecDeque<Instant>, now: Instant) -> f32 {
-    while inferred_at.front().is_some_and(|t| now.duration_since(*t) > FPS_WINDOW) {
+    while inferred_at
+        .front()
+        .is_some_and(|t| now.duration_since(*t) > FPS_WINDOW)
+    {
         inferred_at.pop_front();
     }
     match inferred_at.front() {

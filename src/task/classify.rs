@@ -18,7 +18,10 @@ pub struct ClassifySettings {
 
 impl Default for ClassifySettings {
     fn default() -> Self {
-        Self { top_k: 5, threshold: 0.0 }
+        Self {
+            top_k: 5,
+            threshold: 0.0,
+        }
     }
 }
 
@@ -26,10 +29,16 @@ impl ClassifySettings {
     pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         if !(1..=1000).contains(&self.top_k) {
-            problems.push(("classify.top_k", format!("{} is not between 1 and 1000", self.top_k)));
+            problems.push((
+                "classify.top_k",
+                format!("{} is not between 1 and 1000", self.top_k),
+            ));
         }
         if !(0.0..=1.0).contains(&self.threshold) {
-            problems.push(("classify.threshold", format!("{} is not between 0 and 1", self.threshold)));
+            problems.push((
+                "classify.threshold",
+                format!("{} is not between 0 and 1", self.threshold),
+            ));
         }
         problems
     }
@@ -69,7 +78,8 @@ impl Classify {
 impl Task for Classify {
     fn decode(&mut self, outputs: &Outputs, _: &InputMapping) -> Result<TaskResult, TaskError> {
         self.scores.clear();
-        self.scores.extend_from_slice(&outputs.get(self.output).values);
+        self.scores
+            .extend_from_slice(&outputs.get(self.output).values);
         if self.softmax {
             softmax(&mut self.scores);
         }
@@ -84,7 +94,11 @@ impl Task for Classify {
         self.order.truncate(k);
         self.order.sort_by(best_first);
         let above = self.order.iter().filter(|i| scores[**i] >= self.threshold);
-        let classes = above.map(|&index| Class { index, label: self.labels.get(index), score: scores[index] });
+        let classes = above.map(|&index| Class {
+            index,
+            label: self.labels.get(index),
+            score: scores[index],
+        });
         Ok(TaskResult::Classification(classes.collect()))
     }
 }

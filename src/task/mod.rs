@@ -64,6 +64,16 @@ pub enum TaskKind {
     Embed,
 }
 
+impl TaskKind {
+    /// As configurations and messages name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Classify => "classify",
+            Self::Embed => "embed",
+        }
+    }
+}
+
 /// A task's name that is none of [`TaskKind`].
 #[derive(Debug, thiserror::Error)]
 #[error("unknown task `{0}`; known are classify and embed")]
@@ -102,7 +112,11 @@ pub trait Task: Send {
     ///
     /// # Errors
     /// Outputs that are not what the model promised at load.
-    fn decode(&mut self, outputs: &Outputs, mapping: &InputMapping) -> Result<TaskResult, TaskError>;
+    fn decode(
+        &mut self,
+        outputs: &Outputs,
+        mapping: &InputMapping,
+    ) -> Result<TaskResult, TaskError>;
 }
 
 /// Why a task cannot be built, or cannot read its outputs.
@@ -127,7 +141,11 @@ pub enum TaskError {
 ///
 /// # Errors
 /// The model does not have the output that the task reads.
-pub fn build(kind: TaskKind, model: &ModelInfo, settings: &TaskSettings) -> Result<Box<dyn Task>, TaskError> {
+pub fn build(
+    kind: TaskKind,
+    model: &ModelInfo,
+    settings: &TaskSettings,
+) -> Result<Box<dyn Task>, TaskError> {
     Ok(match kind {
         TaskKind::Classify => Box::new(Classify::new(model, &settings.classify)?),
         TaskKind::Embed => Box::new(Embed::new(model, &settings.embed)?),
@@ -138,6 +156,13 @@ pub fn build(kind: TaskKind, model: &ModelInfo, settings: &TaskSettings) -> Resu
 ///
 /// # Errors
 /// As [`build`].
-pub fn build_all(model: &ModelInfo, settings: &TaskSettings) -> Result<Vec<Box<dyn Task>>, TaskError> {
-    model.tasks.iter().map(|kind| build(*kind, model, settings)).collect()
+pub fn build_all(
+    model: &ModelInfo,
+    settings: &TaskSettings,
+) -> Result<Vec<Box<dyn Task>>, TaskError> {
+    model
+        .tasks
+        .iter()
+        .map(|kind| build(*kind, model, settings))
+        .collect()
 }

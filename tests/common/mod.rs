@@ -1,0 +1,36 @@
+//! What several tests share.
+#![allow(dead_code)]
+
+pub mod mosquitto;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Says loudly that a test does not run; with `OCELLUS_TEST_STRICT=1`, where nothing may be skipped, it fails.
+pub fn skip(why: &str) {
+    let strict = std::env::var("OCELLUS_TEST_STRICT").is_ok_and(|v| v == "1");
+    assert!(!strict, "nothing may be skipped: {why}");
+    eprintln!("SKIPPED: {why}");
+}
+
+/// Real models and images: `$OCELLUS_TEST_DATA`, or `shared/data` beside the project.
+pub fn test_data() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
+    let data = std::env::var_os("OCELLUS_TEST_DATA").map_or(beside, PathBuf::from);
+    data.join("models").is_dir().then_some(data)
+}
+
+/// A Python with onnxruntime, numpy and Pillow: `$OCELLUS_PYTHON`.
+pub fn python() -> Option<PathBuf> {
+    std::env::var_os("OCELLUS_PYTHON").map(PathBuf::from)
+}
+
+/// The program under test, without the caller's settings.
+pub fn ocellus() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ocellus"));
+    command
+        .env_remove("OCELLUS_CONFIG")
+        .env_remove("OCELLUS_LOG")
+        .env_remove("NOTIFY_SOCKET");
+    command
+}
