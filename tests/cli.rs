@@ -70,10 +70,10 @@ fn help_names_every_command() {
 
 #[test]
 fn wrong_arguments_exit_with_2() {
-    assert_eq!(run(&["rnu"]).0, 2);
+    assert_eq!(run(&["clasify"]).0, 2);
     assert_eq!(run(&["run", "--size", "big", "--camera", "scene:"]).0, 2);
-    let (_, _, err) = run(&["rnu"]);
-    assert!(err.contains("'run'"), "{err}");
+    let (_, _, err) = run(&["clasify"]);
+    assert!(err.contains("'classify'"), "{err}");
 }
 
 #[test]
