@@ -1,7 +1,7 @@
 //! One pass over the ONNX graph, before tract: real exports differ from what tract takes in matters of form.
 //!
 //! In: the protobuf as it was read. Out: the same function, in the form that tract loads. On the main thread, at load.
-//! Each rule mends one matter and has its own fixture among the tests:
+//! Each rule mends one matter and has its own fixture in the tests:
 //!
 //! | rule | found in |
 //! |---|---|
@@ -442,3 +442,6 @@ fn ints(t: &TensorProto) -> Vec<i32> {
         .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
