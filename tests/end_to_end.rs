@@ -13,7 +13,7 @@ use common::mosquitto::{Observer, mosquitto_or_skip};
 use common::{ocellus, python, skip, test_data};
 
 fn shipped_model() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/scene-resnet8-int8")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/scene-resnet10-int8")
 }
 
 #[test]

@@ -55,7 +55,7 @@ def test_every_depth_is_exported_and_quantized(depth, preact, tmp_path):
     float_path = export.export(model, cfg.input_size, cfg.classes, tmp_path / "float.onnx")
     assert "BatchNormalization" not in {n.op_type for n in onnx.load(float_path).graph.node}
     int_path = quantize.quantize(float_path, pictures, tmp_path / "int8.onnx")
-    inputs = [data.normalized(pictures.images[i : i + 1]) for i in range(len(pictures))]
+    inputs = [data.IMAGENET(pictures.images[i : i + 1]) for i in range(len(pictures))]
     with torch.inference_mode():
         expected = np.concatenate([model(torch.from_numpy(x)).numpy() for x in inputs])
     a = np.concatenate([run(float_path, x) for x in inputs])
@@ -123,7 +123,7 @@ def test_torchvision(arch, tmp_path):
     original = settled(torchvision.models.get_model(arch, weights=None, num_classes=4), (64, 64))
     torch.save({"state_dict": {f"module.{k}": v for k, v in original.state_dict().items()}}, weights)
     path = export.export(export.torchvision_model(arch, 4, weights), (64, 64), 4, tmp_path / "m.onnx")
-    x = data.normalized(noise(1, (64, 64)).images)
+    x = data.IMAGENET(noise(1, (64, 64)).images)
     with torch.inference_mode():
         assert np.allclose(original(torch.from_numpy(x)).numpy(), run(path, x), atol=1e-3)
     with pytest.raises(Refused, match="does not fit"):
@@ -137,7 +137,7 @@ def test_timm(arch, tmp_path):
     pytest.importorskip("timm")
     model = settled(export.timm_model(arch, 4, None), (64, 64))
     path = export.export(model, (64, 64), 4, tmp_path / "m.onnx")
-    assert run(path, data.normalized(noise(1, (64, 64)).images)).shape == (1, 4)
+    assert run(path, data.IMAGENET(noise(1, (64, 64)).images)).shape == (1, 4)
 
 
 def test_a_run_that_was_cut_goes_on_as_if_it_had_not(tmp_path):
@@ -202,7 +202,7 @@ def test_what_is_missing_is_said(command, says, tmp_path, capsys, monkeypatch):
 
 
 def test_normalization_is_the_firmwares():
-    x = data.normalized(np.array([[[[0, 128, 255]]]], np.uint8))
+    x = data.IMAGENET(np.array([[[[0, 128, 255]]]], np.uint8))
     assert x.shape == (1, 3, 1, 1)
     assert np.allclose(x.ravel(), [-0.485 / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225], atol=1e-6)
 
