@@ -205,4 +205,4 @@ def imagenet(depth: int, classes: int = 1000, preact: bool = False) -> Config:
 
 def scene(classes: int = 7) -> Config:
     """ResNet-10 for 96x96 pictures of the `scene` camera."""
-    return Config([1, 1, 1, 1], [8, 16, 32, 64], classes, stem="half", input_size=(96, 96))
+    return Config([1, 1, 1, 1], [16, 32, 64, 128], classes, stem="half", input_size=(96, 96))
