@@ -36,7 +36,7 @@ fn check(config: &str, flags: &[&str]) -> (i32, String, String) {
 
 fn shipped_model() -> String {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    models.join("scene-resnet8-int8").display().to_string()
+    models.join("scene-resnet10-int8").display().to_string()
 }
 
 #[test]

@@ -15,7 +15,7 @@ use ocellus::observe::{Publication, Timing};
 use ocellus::publish::Sink;
 
 fn shipped_model() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/scene-resnet8-int8")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/scene-resnet10-int8")
 }
 
 #[test]
