@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from ocellus_models import __main__ as cli
@@ -47,7 +46,7 @@ def small(depth: int, preact: bool = False) -> resnet.Config:
 
 
 def run(path, x: np.ndarray) -> np.ndarray:
-    return onnxruntime.InferenceSession(str(path)).run(None, {export.INPUT: x})[0]
+    return quantize.session(path).run(None, {export.INPUT: x})[0]
 
 
 def ocellus(*arguments) -> subprocess.CompletedProcess:
