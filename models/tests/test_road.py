@@ -46,7 +46,7 @@ def small(depth: int, preact: bool = False) -> resnet.Config:
 
 
 def run(path, x: np.ndarray) -> np.ndarray:
-    return quantize.session(path).run(None, {export.INPUT: x})[0]
+    return quantize.session(Path(path)).run(None, {export.INPUT: x})[0]
 
 
 def ocellus(*arguments) -> subprocess.CompletedProcess:
