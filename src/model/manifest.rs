@@ -139,7 +139,7 @@ fn is_id(id: &str) -> bool {
 }
 
 /// Whether this is a SHA-256 in hexadecimal.
-pub(super) fn is_sha256(digest: &str) -> bool {
+pub fn is_sha256(digest: &str) -> bool {
     digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit())
 }
 

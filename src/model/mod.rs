@@ -4,6 +4,7 @@
 //! Always holds: a model that is not what its manifest says does not start.
 
 mod anatomy;
+pub mod catalogue;
 mod engine;
 mod error;
 mod files;
@@ -14,7 +15,10 @@ mod manifest;
 mod normalize;
 mod onnx_file;
 mod placement;
+#[cfg(feature = "pull")]
+pub mod pull;
 mod shapes;
+pub mod store;
 mod wire;
 
 use std::path::{Path, PathBuf};
