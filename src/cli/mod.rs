@@ -15,6 +15,7 @@ mod devices;
 mod generate;
 mod logging;
 mod model;
+mod progress;
 mod run;
 mod setup;
 mod summary;

@@ -119,7 +119,9 @@ impl Anatomy {
         let layers = layers(graph, &shapes, &neighbours)?;
         let macs = layers.iter().map(|l| l.macs).sum::<u64>();
         if macs > MAX_MACS {
-            return Err(format!("one inference takes {macs} multiply-accumulates: too many to run here"));
+            return Err(format!(
+                "one inference takes {macs} multiply-accumulates: too many to run here"
+            ));
         }
         let on_integers = layers.iter().filter(|l| l.placement == Placement::Integer);
         let integer_macs: u64 = on_integers.map(|l| l.macs).sum();
@@ -129,14 +131,22 @@ impl Anatomy {
         }
         let info = |name: &str| TensorInfo {
             name: name.into(),
-            element: shapes.get(name).map(|f| f.element.clone()).unwrap_or_default(),
+            element: shapes
+                .get(name)
+                .map(|f| f.element.clone())
+                .unwrap_or_default(),
             shape: shapes.get(name).map(|f| f.shape.clone()),
         };
-        let version = model.opset_import.iter().find(|o| o.domain.is_empty() || o.domain == "ai.onnx");
+        let version = model
+            .opset_import
+            .iter()
+            .find(|o| o.domain.is_empty() || o.domain == "ai.onnx");
         Ok(Self {
             file_bytes: 0,
             sha256: String::new(),
-            producer: format!("{} {}", model.producer_name, model.producer_version).trim().into(),
+            producer: format!("{} {}", model.producer_name, model.producer_version)
+                .trim()
+                .into(),
             opset: version.map_or(0, |o| o.version),
             inputs: onnx_file::pictures(graph).map(|i| info(&i.name)).collect(),
             outputs: graph.output.iter().map(|o| info(&o.name)).collect(),
@@ -152,7 +162,11 @@ impl Anatomy {
     }
 }
 
-fn layers(graph: &GraphProto, shapes: &Shapes, neighbours: &Neighbours<'_>) -> Result<Vec<Layer>, String> {
+fn layers(
+    graph: &GraphProto,
+    shapes: &Shapes,
+    neighbours: &Neighbours<'_>,
+) -> Result<Vec<Layer>, String> {
     let elements: HashMap<&str, &TensorProto> = constants(graph).collect();
     // A constant that two operators share is counted once.
     let mut counted = HashSet::new();
@@ -164,10 +178,16 @@ fn layers(graph: &GraphProto, shapes: &Shapes, neighbours: &Neighbours<'_>) -> R
         }
         let output = node.output.first().and_then(|o| shapes.get(o));
         let (macs, windows) = cost(node, shapes).unwrap_or_default();
-        let name = [&node.name].into_iter().chain(&node.output).find(|n| !n.is_empty());
+        let name = [&node.name]
+            .into_iter()
+            .chain(&node.output)
+            .find(|n| !n.is_empty());
         let name = name.cloned().unwrap_or_default();
         if windows > MAX_WINDOW_ELEMENTS {
-            return Err(format!("the node `{name}` ({}) looks at {windows} elements at a time: too many to run here", node.op_type));
+            return Err(format!(
+                "the node `{name}` ({}) looks at {windows} elements at a time: too many to run here",
+                node.op_type
+            ));
         }
         let learnt = learnt_inputs(node).filter_map(|i| neighbours.constant(i));
         let parameters = learnt
@@ -195,7 +215,11 @@ fn constants(graph: &GraphProto) -> impl Iterator<Item = (&str, &TensorProto)> {
         let tensor = n.attribute.iter().flat_map(onnx_file::tensors).next()?;
         Some((n.output.first()?.as_str(), tensor))
     });
-    graph.initializer.iter().map(|t| (&*t.name, t)).chain(values)
+    graph
+        .initializer
+        .iter()
+        .map(|t| (&*t.name, t))
+        .chain(values)
 }
 
 /// The inputs that may be weights or biases; scales, zero points and sizes are none.
@@ -210,13 +234,20 @@ fn learnt_inputs(node: &NodeProto) -> impl Iterator<Item = &str> {
         "ConvInteger" | "MatMulInteger" => &[1],
         _ => &[0, 1, 2, 3, 4],
     };
-    positions.iter().filter_map(|i| node.input.get(*i)).map(|i| i.as_str())
+    positions
+        .iter()
+        .filter_map(|i| node.input.get(*i))
+        .map(|i| i.as_str())
 }
 
 /// Multiply-accumulates of an operator, and the elements of its unrolled input; `None` if it has none or a shape is open.
 fn cost(node: &NodeProto, shapes: &Shapes) -> Option<(u64, u64)> {
     let shape = |i: usize| shapes.get(node.input.get(i)?).map(|f| &f.shape);
-    let volume = |s: &[usize]| s.iter().map(|d| *d as u64).try_fold(1u64, |n, d| n.checked_mul(d));
+    let volume = |s: &[usize]| {
+        s.iter()
+            .map(|d| *d as u64)
+            .try_fold(1u64, |n, d| n.checked_mul(d))
+    };
     let output = &shapes.get(node.output.first()?)?.shape;
     let weights = match node.op_type.as_str() {
         "QLinearConv" | "QGemm" | "QLinearMatMul" => 3,
@@ -235,7 +266,10 @@ fn cost(node: &NodeProto, shapes: &Shapes) -> Option<(u64, u64)> {
             Some((macs, 0))
         }
         "Gemm" | "QGemm" => {
-            let transposed = node.attribute.iter().any(|a| a.name == "transA" && a.i != 0);
+            let transposed = node
+                .attribute
+                .iter()
+                .any(|a| a.name == "transA" && a.i != 0);
             let a = shape(0)?;
             let inner = if transposed { a.first()? } else { a.last()? };
             Some((volume(output)?.saturating_mul(*inner as u64), 0))
@@ -258,7 +292,10 @@ fn form(graph: &GraphProto, neighbours: &Neighbours<'_>) -> String {
     } else if has("DequantizeLinear") {
         "QDQ"
     } else {
-        let half = graph.initializer.iter().any(|t| t.data_type == DataType::Float16 as i32);
+        let half = graph
+            .initializer
+            .iter()
+            .any(|t| t.data_type == DataType::Float16 as i32);
         return if half { "float16" } else { "float32" }.into();
     };
     let mut weights = Vec::new();
@@ -270,11 +307,17 @@ fn form(graph: &GraphProto, neighbours: &Neighbours<'_>) -> String {
             _ => continue,
         };
         let input = |i: usize| node.input.get(i).map(|s| s.as_str()).unwrap_or_default();
-        let per_channel = types.get(input(scale)).is_some_and(|t| t.dims.iter().product::<i64>() > 1);
+        let per_channel = types
+            .get(input(scale))
+            .is_some_and(|t| t.dims.iter().product::<i64>() > 1);
         match neighbours.constant(input(data)).and_then(|c| types.get(c)) {
             Some(t) if t.data_type == DataType::Int32 as i32 => {}
             Some(t) => {
-                let axis = if per_channel { "per output channel" } else { "per tensor" };
+                let axis = if per_channel {
+                    "per output channel"
+                } else {
+                    "per tensor"
+                };
                 weights.push(format!("{} {axis}", element_name(t.data_type)));
             }
             None => activations.extend(types.get(input(zero)).map(|t| element_name(t.data_type))),
@@ -289,7 +332,10 @@ fn form(graph: &GraphProto, neighbours: &Neighbours<'_>) -> String {
         names.join(" and ")
     };
     let mut words = style.to_string();
-    for (what, names) in [("activations", list(activations)), ("weights", list(weights))] {
+    for (what, names) in [
+        ("activations", list(activations)),
+        ("weights", list(weights)),
+    ] {
         if !names.is_empty() {
             words += &format!(", {what} {names}");
         }
@@ -314,7 +360,8 @@ fn facts(graph: &GraphProto, neighbours: &Neighbours<'_>) -> GraphFacts {
         facts.input_range = quantizer.and_then(|n| range(graph, n));
         let shifts = |n: &&&NodeProto| {
             let constants = n.input.iter().filter(|i| neighbours.constant(i).is_some());
-            ["Sub", "Add", "Mul", "Div"].contains(&&*n.op_type) && constants.count() == 1 || n.op_type == "BatchNormalization"
+            ["Sub", "Add", "Mul", "Div"].contains(&&*n.op_type) && constants.count() == 1
+                || n.op_type == "BatchNormalization"
         };
         facts.normalizes_by = readers.iter().find(shifts).map(|n| n.op_type.clone());
     }
@@ -325,7 +372,8 @@ fn facts(graph: &GraphProto, neighbours: &Neighbours<'_>) -> GraphFacts {
         };
         match node.op_type.as_str() {
             "Softmax" | "QLinearSoftmax" => facts.softmaxes += 1,
-            "QuantizeLinear" | "DequantizeLinear" | "Identity" | "Flatten" | "Reshape" | "Squeeze" | "Cast" => {}
+            "QuantizeLinear" | "DequantizeLinear" | "Identity" | "Flatten" | "Reshape"
+            | "Squeeze" | "Cast" => {}
             _ => break,
         }
         tensor = node.input.first().map(|i| i.as_str());

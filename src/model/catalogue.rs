@@ -87,7 +87,10 @@ impl Catalogue {
         if let Some(mirror) = mirror {
             return vec![format!("{}/{}", mirror.trim_end_matches('/'), entry.path)];
         }
-        let fill = |a: &String| a.replace("{path}", &entry.path).replace("{name}", &entry.name);
+        let fill = |a: &String| {
+            a.replace("{path}", &entry.path)
+                .replace("{name}", &entry.name)
+        };
         self.source(entry).addresses.iter().map(fill).collect()
     }
 
@@ -105,7 +108,10 @@ impl Catalogue {
         set("sha256", entry.sha256.clone().into());
         set("tasks", vec!["classify"].into());
         set("licence", source.licence.clone().into());
-        set("origin", format!("{}, {}", source.origin, entry.path).into());
+        set(
+            "origin",
+            format!("{}, {}", source.origin, entry.path).into(),
+        );
         set("input", self.input[&entry.input].clone().into());
         let keys = ["imagenet_top1_reported", "imagenet_top5_reported"];
         let accuracy = keys.into_iter().zip(&entry.reported);
@@ -129,7 +135,10 @@ pub fn manifest_of_address(name: &str, address: &str, sha256: &str) -> String {
 /// A name as an id: what cannot stand in an id becomes `_`.
 fn manifest_id(name: &str) -> String {
     let ok = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    name.chars().map(|c| if ok(c) { c } else { '_' }).take(64).collect()
+    name.chars()
+        .map(|c| if ok(c) { c } else { '_' })
+        .take(64)
+        .collect()
 }
 
 #[cfg(test)]
@@ -146,13 +155,19 @@ mod tests {
         let names: HashSet<&str> = catalogue.entries().iter().map(|e| &*e.name).collect();
         assert_eq!(names.len(), catalogue.entries().len());
         for entry in catalogue.entries() {
-            assert!(is_sha256(&entry.sha256) && entry.size_bytes > 0, "{entry:?}");
+            assert!(
+                is_sha256(&entry.sha256) && entry.size_bytes > 0,
+                "{entry:?}"
+            );
             let text = catalogue.manifest(entry);
             let manifest = Manifest::parse(&text, Path::new("model.toml")).unwrap();
             assert_eq!(manifest.sha256.as_ref(), Some(&entry.sha256));
             assert!(manifest.input.mean.is_some() && manifest.input.resize.is_some());
             for address in catalogue.addresses(entry, None) {
-                assert!(address.starts_with("https://") && !address.contains(['{', '}']), "{address}");
+                assert!(
+                    address.starts_with("https://") && !address.contains(['{', '}']),
+                    "{address}"
+                );
             }
         }
     }

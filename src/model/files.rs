@@ -91,7 +91,8 @@ impl ModelFiles {
     pub(super) fn read_part(&self, name: &str, limit: u64) -> Result<Vec<u8>, ModelError> {
         let path = self.part(name);
         let Some(directory) = self.directory.as_ref().filter(|_| is_plain(name)) else {
-            let problem = format!("`{name}` is no file's name in a bundle; write it without a directory");
+            let problem =
+                format!("`{name}` is no file's name in a bundle; write it without a directory");
             return Err(ModelError::unreadable(&self.path, problem));
         };
         let target = path

@@ -4,7 +4,8 @@ use super::files::MAX_PART_BYTES;
 use super::{Golden, Model, ModelError};
 use crate::frame::{FrameMeta, FramePool};
 use crate::preprocess::{
-    InputSpec, InputTensor, PreprocessError, Preprocessor, ResizePolicy, frame_from_image_bytes, image_size,
+    InputSpec, InputTensor, PreprocessError, Preprocessor, ResizePolicy, frame_from_image_bytes,
+    image_size,
 };
 
 /// The outcome of a self-test.
@@ -66,9 +67,7 @@ impl Model {
             .map_err(unreadable)?;
         let mut session = self.session()?;
         let actual = &session.run(&input)?.get(0).values;
-        compare(actual, golden)
-            .map(SelfTest::Passed)
-            .map_err(wrong)
+        compare(actual, golden).map(SelfTest::Passed).map_err(wrong)
     }
 }
 
@@ -78,7 +77,10 @@ fn compare(actual: &[f32], golden: &Golden) -> Result<f32, String> {
         let (n, expected) = (actual.len(), golden.output.len());
         return Err(format!("{n} elements instead of {expected}"));
     }
-    let differences = actual.iter().zip(&golden.output).map(|(a, b)| (a - b).abs());
+    let differences = actual
+        .iter()
+        .zip(&golden.output)
+        .map(|(a, b)| (a - b).abs());
     let worst = differences.enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
     let (element, difference) = worst.unwrap_or_default();
     // A NaN compares as more than anything here, and as not within anything.
@@ -103,7 +105,13 @@ mod tests {
             tolerance: 0.5,
         };
         assert_eq!(compare(&[1.25, 2.0], &golden), Ok(0.25));
-        for wrong in [&[1.0, 2.75][..], &[1.0], &[1.0, f32::NAN], &[f32::INFINITY, 2.0], &[-f32::NAN, 2.0]] {
+        for wrong in [
+            &[1.0, 2.75][..],
+            &[1.0],
+            &[1.0, f32::NAN],
+            &[f32::INFINITY, 2.0],
+            &[-f32::NAN, 2.0],
+        ] {
             assert!(compare(wrong, &golden).is_err(), "{wrong:?}");
         }
     }

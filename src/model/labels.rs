@@ -63,7 +63,10 @@ pub(super) fn load(
     let expected = manifest.labels_sha256.as_ref();
     let Some(text) = text else {
         return match expected {
-            Some(_) => Err(ModelError::unreadable(&path, "it is not there, but model.toml has its digest")),
+            Some(_) => Err(ModelError::unreadable(
+                &path,
+                "it is not there, but model.toml has its digest",
+            )),
             None => Ok(Labels::default()),
         };
     };
@@ -90,7 +93,10 @@ mod tests {
         let labels = Labels::parse("cat\r\n\n dog \n\n").unwrap();
         let names: Vec<_> = (0..4).map(|i| labels.get(i)).collect();
         assert_eq!(labels.len(), 3);
-        assert_eq!(names.iter().map(|n| &**n).collect::<Vec<_>>(), ["cat", "", "dog", "3"]);
+        assert_eq!(
+            names.iter().map(|n| &**n).collect::<Vec<_>>(),
+            ["cat", "", "dog", "3"]
+        );
     }
 
     #[test]

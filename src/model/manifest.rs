@@ -105,7 +105,10 @@ impl Manifest {
             let fix = "1 to 64 of a-z A-Z 0-9 _ -";
             problems.push(Problem::new("id", format!("`{id}` cannot be an id; {fix}")));
         }
-        for (key, digest) in [("sha256", &self.sha256), ("labels_sha256", &self.labels_sha256)] {
+        for (key, digest) in [
+            ("sha256", &self.sha256),
+            ("labels_sha256", &self.labels_sha256),
+        ] {
             if digest.as_ref().is_some_and(|d| !is_sha256(d)) {
                 problems.push(Problem::new(key, "not 64 hexadecimal digits"));
             }
@@ -118,15 +121,27 @@ impl Manifest {
         if !i.mean.is_none_or(|m| finite(&m)) {
             problems.push(Problem::new("input.mean", "must be three finite numbers"));
         }
-        if !i.std.is_none_or(|s| finite(&s) && s.iter().all(|s| *s > 0.0)) {
-            problems.push(Problem::new("input.std", "must be three numbers above 0: pixels are divided by them"));
+        if !i
+            .std
+            .is_none_or(|s| finite(&s) && s.iter().all(|s| *s > 0.0))
+        {
+            problems.push(Problem::new(
+                "input.std",
+                "must be three numbers above 0: pixels are divided by them",
+            ));
         }
         if let Some(golden) = &self.golden {
             if !(golden.tolerance.is_finite() && golden.tolerance >= 0.0) {
-                problems.push(Problem::new("golden.tolerance", "must be a finite number, 0 or more"));
+                problems.push(Problem::new(
+                    "golden.tolerance",
+                    "must be a finite number, 0 or more",
+                ));
             }
             if golden.output.is_empty() || !finite(&golden.output) {
-                problems.push(Problem::new("golden.output", "must be finite numbers, one an element"));
+                problems.push(Problem::new(
+                    "golden.output",
+                    "must be finite numbers, one an element",
+                ));
             }
         }
         problems
@@ -173,7 +188,15 @@ mod tests {
         let text = "id = 'a/b'\nsha256 = 'abc'\n[input]\nscale = 0.0\nmean = [nan, 0.0, 0.0]\nstd = [1.0, 0.0, 1.0]\n
             [golden]\nimage = 'g.png'\noutput = [inf]\ntolerance = inf\n";
         let all = problems(text);
-        for key in ["id: `a/b`", "sha256: ", "input.scale: ", "input.mean: ", "input.std: ", "golden.tolerance: ", "golden.output: "] {
+        for key in [
+            "id: `a/b`",
+            "sha256: ",
+            "input.scale: ",
+            "input.mean: ",
+            "input.std: ",
+            "golden.tolerance: ",
+            "golden.output: ",
+        ] {
             assert!(all.contains(key), "no `{key}` in {all}");
         }
         assert!(all.starts_with("b/model.toml: "));
@@ -184,6 +207,10 @@ mod tests {
         let text: String = (0..200_000).map(|i| format!("k{i} = 1\n")).collect();
         assert!(problems(&text).len() < 10_000);
         let nested = format!("id = {}1{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(problems(&nested).contains("TOML"), "{:.200}", problems(&nested));
+        assert!(
+            problems(&nested).contains("TOML"),
+            "{:.200}",
+            problems(&nested)
+        );
     }
 }

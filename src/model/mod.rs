@@ -5,6 +5,7 @@
 
 mod anatomy;
 pub mod catalogue;
+pub mod doctor;
 mod engine;
 mod error;
 mod files;
@@ -272,4 +273,3 @@ fn output_info(o: &engine::OutputShape, manifest: &Manifest) -> OutputInfo {
         elements: o.elements,
     }
 }
-

@@ -95,9 +95,14 @@ fn pad_value_is_a_scalar(graph: &mut GraphProto) -> usize {
         .filter_map(|n| n.input.get(2).cloned())
         .collect();
     // Quantizers quantize the value, too: then the constant is the one that is dequantized.
-    let dequantized = graph.node.iter().filter(|n| n.op_type == "DequantizeLinear");
+    let dequantized = graph
+        .node
+        .iter()
+        .filter(|n| n.op_type == "DequantizeLinear");
     let dequantized = dequantized.filter(|n| n.output.iter().any(|o| values.contains(o)));
-    let quantized: Vec<String> = dequantized.filter_map(|n| n.input.first().cloned()).collect();
+    let quantized: Vec<String> = dequantized
+        .filter_map(|n| n.input.first().cloned())
+        .collect();
     values.extend(quantized);
     let rank_1 = |t: &TensorProto| t.dims == [1];
     let mut mended = 0;

@@ -44,7 +44,10 @@ fn check(model: &ModelProto) -> Result<(), String> {
 pub(super) fn pictures(graph: &GraphProto) -> impl Iterator<Item = &ValueInfoProto> {
     let constants: std::collections::HashSet<&str> =
         graph.initializer.iter().map(|t| &*t.name).collect();
-    graph.input.iter().filter(move |i| !constants.contains(&*i.name))
+    graph
+        .input
+        .iter()
+        .filter(move |i| !constants.contains(&*i.name))
 }
 
 /// The tensors of an attribute.
@@ -59,7 +62,10 @@ fn check_input(input: &ValueInfoProto) -> Result<(), String> {
         None => None,
     };
     let Some(shape) = shape else {
-        return Err(format!("the input `{}` has no shape; export the model with a fixed one", input.name));
+        return Err(format!(
+            "the input `{}` has no shape; export the model with a fixed one",
+            input.name
+        ));
     };
     for (axis, dim) in shape.dim.iter().enumerate().skip(1) {
         if !matches!(dim.value, Some(DimValue::DimValue(n)) if n > 0) {
@@ -94,16 +100,25 @@ fn check_tensor(t: &TensorProto) -> Result<(), String> {
     let stored = match (t.raw_data.len(), element_bytes(t.data_type)) {
         (0, _) => {
             let typed = [t.float_data.len(), t.int32_data.len(), t.int64_data.len()];
-            let rest = [t.double_data.len(), t.uint64_data.len(), t.string_data.len()];
+            let rest = [
+                t.double_data.len(),
+                t.uint64_data.len(),
+                t.string_data.len(),
+            ];
             typed.into_iter().chain(rest).max().unwrap_or(0)
         }
         (bytes, Some(size)) if bytes % size == 0 => bytes / size,
         (bytes, Some(_)) => {
             let problem = "which is no whole number of elements";
-            return Err(format!("the constant `{name}` has {bytes} bytes, {problem}"));
+            return Err(format!(
+                "the constant `{name}` has {bytes} bytes, {problem}"
+            ));
         }
         (_, None) => {
-            return Err(format!("the constant `{name}` is of a type that is not known here ({})", t.data_type));
+            return Err(format!(
+                "the constant `{name}` is of a type that is not known here ({})",
+                t.data_type
+            ));
         }
     };
     if stored != elements {

@@ -22,13 +22,52 @@ pub enum Placement {
 
 /// Operators that compute nothing.
 const FREE: [&str; 21] = [
-    "QuantizeLinear", "DequantizeLinear", "Constant", "Identity", "Shape", "Reshape", "Flatten", "Squeeze", "Unsqueeze",
-    "Transpose", "Slice", "Gather", "Concat", "QLinearConcat", "Cast", "Dropout", "Expand", "Split", "Pad", "ConstantOfShape", "Range",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "Constant",
+    "Identity",
+    "Shape",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Slice",
+    "Gather",
+    "Concat",
+    "QLinearConcat",
+    "Cast",
+    "Dropout",
+    "Expand",
+    "Split",
+    "Pad",
+    "ConstantOfShape",
+    "Range",
 ];
 /// Operators that have an integer form when they are quantized around.
 const QUANTIZABLE: [&str; 22] = [
-    "Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean",
-    "Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Resize", "Upsample",
+    "Conv",
+    "ConvTranspose",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Mul",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "ReduceMean",
+    "Relu",
+    "Clip",
+    "LeakyRelu",
+    "PRelu",
+    "Sigmoid",
+    "HardSigmoid",
+    "HardSwish",
+    "Tanh",
+    "Elu",
+    "Resize",
+    "Upsample",
 ];
 /// Operators that a convolution before them takes over, so that the tensor between them needs no quantization.
 const FUSED: [&str; 3] = ["Relu", "Clip", "BatchNormalization"];
@@ -100,7 +139,10 @@ impl<'a> Neighbours<'a> {
         }
         let float = |why: String| Placement::Float(why);
         if ["ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"].contains(&op) {
-            return float("dynamic quantization: ranges are measured at every inference; quantize statically".into());
+            return float(
+                "dynamic quantization: ranges are measured at every inference; quantize statically"
+                    .into(),
+            );
         }
         if !QUANTIZABLE.contains(&op) && !FUSED.contains(&op) {
             return float(format!("{op} has no integer form"));

@@ -108,7 +108,9 @@ pub fn pull(
     if bundle.symlink_metadata().is_ok() {
         let onnx = bundle.join("model.onnx");
         return match File::open(&onnx).and_then(digest) {
-            Ok(sha256) if sha256.eq_ignore_ascii_case(&request.sha256) => Ok(Pulled::Present(bundle)),
+            Ok(sha256) if sha256.eq_ignore_ascii_case(&request.sha256) => {
+                Ok(Pulled::Present(bundle))
+            }
             _ => Err(PullError::Occupied(bundle)),
         };
     }
@@ -269,12 +271,16 @@ fn try_once(
             Some((start, total)) if start == have => total,
             _ => {
                 file.set_len(0).map_err(Failure::Disk)?;
-                return Err(Failure::Passing("the server sent another part than it was asked for".into()));
+                return Err(Failure::Passing(
+                    "the server sent another part than it was asked for".into(),
+                ));
             }
         },
         StatusCode::RANGE_NOT_SATISFIABLE => {
             file.set_len(0).map_err(Failure::Disk)?;
-            return Err(Failure::Passing("the server has fewer bytes than are here already".into()));
+            return Err(Failure::Passing(
+                "the server has fewer bytes than are here already".into(),
+            ));
         }
         status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
             return Err(Failure::Passing(format!("the server answered {status}")));
@@ -285,29 +291,39 @@ fn try_once(
         status => return Err(Failure::Lasting(format!("the server answered {status}"))),
     };
     if let Some((total, expected)) = total.zip(request.size_bytes).filter(|(t, e)| t != e) {
-        return Err(Failure::Lasting(format!("the file has {total} bytes, not {expected}")));
+        return Err(Failure::Lasting(format!(
+            "the file has {total} bytes, not {expected}"
+        )));
     }
     if let Some(total) = total.filter(|t| *t > limit) {
-        return Err(Failure::Lasting(format!("the file has {total} bytes, more than {limit}")));
+        return Err(Failure::Lasting(format!(
+            "the file has {total} bytes, more than {limit}"
+        )));
     }
     file.seek(SeekFrom::Start(have)).map_err(Failure::Disk)?;
     let mut body = response.into_body().into_reader();
     let mut buffer = vec![0; 64 << 10];
     loop {
-        let n = body.read(&mut buffer).map_err(|e| Failure::Passing(format!("the transfer broke off: {e}")))?;
+        let n = body
+            .read(&mut buffer)
+            .map_err(|e| Failure::Passing(format!("the transfer broke off: {e}")))?;
         if n == 0 {
             break;
         }
         have += n as u64;
         if have > limit {
             file.set_len(0).map_err(Failure::Disk)?;
-            return Err(Failure::Lasting(format!("the server sends more than {limit} bytes")));
+            return Err(Failure::Lasting(format!(
+                "the server sends more than {limit} bytes"
+            )));
         }
         file.write_all(&buffer[..n]).map_err(Failure::Disk)?;
         progress(have, request.size_bytes.or(total));
     }
     match total.or(request.size_bytes) {
-        Some(total) if have < total => Err(Failure::Passing(format!("the transfer ended at byte {have} of {total}"))),
+        Some(total) if have < total => Err(Failure::Passing(format!(
+            "the transfer ended at byte {have} of {total}"
+        ))),
         _ => Ok(()),
     }
 }

@@ -97,9 +97,11 @@ fn infer_light(mut proto: ModelProto) -> Result<Shapes, String> {
 /// One operator: its rules first, and its value only if that is small. The outer error ends it all; the inner one
 /// leaves the output's shape open.
 fn infer_node(model: &mut InferenceModel, id: usize) -> Result<Result<(), String>, String> {
-    let describe = |m: &InferenceModel| format!("the node `{}` ({})", m.node(id).name, m.node(id).op.name());
+    let describe =
+        |m: &InferenceModel| format!("the node `{}` ({})", m.node(id).name, m.node(id).op.name());
     let facts = || -> TractResult<_> {
-        let owned = |f: TVec<&InferenceFact>| f.into_iter().cloned().collect::<TVec<InferenceFact>>();
+        let owned =
+            |f: TVec<&InferenceFact>| f.into_iter().cloned().collect::<TVec<InferenceFact>>();
         let observed: TVec<InferenceFact> = model
             .node(id)
             .op
@@ -133,7 +135,9 @@ fn infer_node(model: &mut InferenceModel, id: usize) -> Result<Result<(), String
         Err(e) => return Ok(Err(problem(e))),
     };
     for (slot, fact) in found.into_iter().enumerate() {
-        let unified = outputs.get(slot).map_or(Ok(fact.clone()), |old| old.unify(&fact));
+        let unified = outputs
+            .get(slot)
+            .map_or(Ok(fact.clone()), |old| old.unify(&fact));
         let set = unified.and_then(|fact| model.set_outlet_fact(OutletId::new(id, slot), fact));
         if let Err(e) = set {
             return Ok(Err(problem(e)));

@@ -18,7 +18,11 @@ pub fn directories() -> Vec<PathBuf> {
 
 /// `$XDG_DATA_HOME/ocellus/models`, or its default below the home directory.
 fn user_store() -> Option<PathBuf> {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
     let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")));
     data.map(|d| d.join("ocellus/models"))
 }
@@ -38,7 +42,10 @@ pub fn default_store() -> PathBuf {
 /// The path that is meant: itself, or the model of that name in the first directory that has it.
 pub fn find(model: &Path) -> PathBuf {
     let is_name = model.components().count() == 1 && !model.exists();
-    let found = directories().into_iter().map(|d| d.join(model)).find(|p| is_name && p.is_dir());
+    let found = directories()
+        .into_iter()
+        .map(|d| d.join(model))
+        .find(|p| is_name && p.is_dir());
     found.unwrap_or_else(|| model.into())
 }
 
@@ -48,7 +55,9 @@ pub fn installed() -> Vec<PathBuf> {
     for directory in directories() {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
         let paths = entries.map(|e| e.path());
-        let mut here: Vec<PathBuf> = paths.filter(|p| !is_hidden(p) && p.join("model.onnx").is_file()).collect();
+        let mut here: Vec<PathBuf> = paths
+            .filter(|p| !is_hidden(p) && p.join("model.onnx").is_file())
+            .collect();
         here.sort();
         bundles.extend(here);
     }
@@ -57,5 +66,6 @@ pub fn installed() -> Vec<PathBuf> {
 
 /// Unfinished downloads begin with a dot.
 fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b"."))
+    path.file_name()
+        .is_none_or(|n| n.as_encoded_bytes().starts_with(b"."))
 }

@@ -65,7 +65,9 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
         }
         fields += 1;
         if fields > MAX_FIELDS {
-            return Err(format!("it has more than {MAX_FIELDS} fields, which no network needs"));
+            return Err(format!(
+                "it has more than {MAX_FIELDS} fields, which no network needs"
+            ));
         }
         let message = &bytes[..end];
         let tag = varint(message, &mut at).ok_or_else(broken)?;
@@ -159,6 +161,11 @@ mod tests {
             assert!(check(&whole[..cut]).is_err(), "{cut}");
         }
         assert!(check(b"\xff\xd8\xff\xe0 this is a picture").is_err());
-        assert!(check(&[0x3a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]).is_err());
+        assert!(
+            check(&[
+                0x3a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01
+            ])
+            .is_err()
+        );
     }
 }

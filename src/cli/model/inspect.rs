@@ -30,8 +30,18 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn print(out: &mut impl Write, a: &Anatomy, all: bool) -> anyhow::Result<()> {
-    writeln!(out, "  file        {:.1} MB, SHA-256 {}", a.file_bytes as f64 / 1e6, a.sha256)?;
-    writeln!(out, "  written by  {}, operator set {}", or_unknown(&a.producer), a.opset)?;
+    writeln!(
+        out,
+        "  file        {:.1} MB, SHA-256 {}",
+        a.file_bytes as f64 / 1e6,
+        a.sha256
+    )?;
+    writeln!(
+        out,
+        "  written by  {}, operator set {}",
+        or_unknown(&a.producer),
+        a.opset
+    )?;
     for (what, tensors) in [("input", &a.inputs), ("output", &a.outputs)] {
         for t in tensors {
             writeln!(out, "  {what:<10}  {}", describe(t))?;
@@ -45,13 +55,26 @@ fn print(out: &mut impl Write, a: &Anatomy, all: bool) -> anyhow::Result<()> {
         a.macs as f64 / 1e6,
         100.0 * a.integer_share
     )?;
-    let operators: Vec<String> = a.operators.iter().map(|(op, n)| format!("{op} {n}")).collect();
+    let operators: Vec<String> = a
+        .operators
+        .iter()
+        .map(|(op, n)| format!("{op} {n}"))
+        .collect();
     writeln!(out, "  operators   {}", operators.join(", "))?;
     for problem in &a.problems {
         writeln!(out, "  unknown     {problem}")?;
     }
-    let shown: Vec<&Layer> = a.layers.iter().filter(|l| all || l.macs > 0 || l.parameters > 0).collect();
-    let width = shown.iter().map(|l| l.name.chars().count()).max().unwrap_or(0).clamp(5, 48);
+    let shown: Vec<&Layer> = a
+        .layers
+        .iter()
+        .filter(|l| all || l.macs > 0 || l.parameters > 0)
+        .collect();
+    let width = shown
+        .iter()
+        .map(|l| l.name.chars().count())
+        .max()
+        .unwrap_or(0)
+        .clamp(5, 48);
     writeln!(
         out,
         "\n{:width$}  {:<16}{:<18}{:>12}{:>10}{:>8}  runs on",
@@ -80,7 +103,10 @@ fn print(out: &mut impl Write, a: &Anatomy, all: bool) -> anyhow::Result<()> {
 fn shortened(name: &str, width: usize) -> String {
     let length = name.chars().count();
     match length > width {
-        true => format!("…{}", name.chars().skip(length + 1 - width).collect::<String>()),
+        true => format!(
+            "…{}",
+            name.chars().skip(length + 1 - width).collect::<String>()
+        ),
         false => name.into(),
     }
 }
@@ -96,7 +122,11 @@ fn by(shape: &[usize]) -> String {
 }
 
 fn or_unknown(text: &str) -> &str {
-    if text.is_empty() { "an unknown program" } else { text }
+    if text.is_empty() {
+        "an unknown program"
+    } else {
+        text
+    }
 }
 
 /// 11689512 → `11 689 512`.

@@ -58,10 +58,20 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if list.installed.is_empty() {
         writeln!(out, "  none")?;
     }
-    writeln!(out, "\nCan be pulled (`ocellus model pull NAME`); top-1 is what the authors report on ImageNet:")?;
-    writeln!(out, "  {:<28}{:>8}  {:>6}  {:<12}about", "name", "MB", "top-1", "licence")?;
+    writeln!(
+        out,
+        "\nCan be pulled (`ocellus model pull NAME`); top-1 is what the authors report on ImageNet:"
+    )?;
+    writeln!(
+        out,
+        "  {:<28}{:>8}  {:>6}  {:<12}about",
+        "name", "MB", "top-1", "licence"
+    )?;
     for row in &list.catalogue {
-        let top1 = row.reported.first().map_or("-".into(), |t| format!("{t:.1}"));
+        let top1 = row
+            .reported
+            .first()
+            .map_or("-".into(), |t| format!("{t:.1}"));
         writeln!(
             out,
             "  {:<28}{:>8.1}  {top1:>6}  {:<12}{}",

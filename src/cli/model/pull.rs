@@ -4,9 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::ConfigError;
+use crate::cli::{ConfigError, progress};
 use crate::model::catalogue::{self, Catalogue};
 use crate::model::pull::{self, Patience, Pulled, Request};
 use crate::model::{Labels, LoadOptions, Model, store};
@@ -36,18 +35,24 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let mut request = request(&args)?;
     if let Some(file) = &args.labels {
-        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
         Labels::parse(&text).map_err(|e| ConfigError(format!("{}: {e}", file.display())))?;
         request.parts.push(("labels.txt".into(), text));
     }
     let store = args.to.unwrap_or_else(store::default_store);
-    let bar = progress_bar(request.size_bytes);
-    let pulled = pull::pull(&request, &store, &Patience::default(), &mut |done, total| {
-        if let Some(total) = total {
-            bar.set_length(total);
-        }
-        bar.set_position(done);
-    });
+    let bar = progress::bytes(request.size_bytes);
+    let pulled = pull::pull(
+        &request,
+        &store,
+        &Patience::default(),
+        &mut |done, total| {
+            if let Some(total) = total {
+                bar.set_length(total);
+            }
+            bar.set_position(done);
+        },
+    );
     bar.finish_and_clear();
     let (path, what) = match pulled.with_context(|| format!("{} was not pulled", request.name))? {
         Pulled::New(path) => (path, "pulled"),
@@ -55,15 +60,23 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     };
     let mut out = std::io::stdout();
     writeln!(out, "{what}: {}", path.display())?;
-    let model = Model::load(&path, &LoadOptions::default()).context("the file is what it should be, but it cannot run here")?;
+    let model = Model::load(&path, &LoadOptions::default())
+        .context("the file is what it should be, but it cannot run here")?;
     let info = model.info();
     let (width, height) = (info.input.width, info.input.height);
-    writeln!(out, "{width}x{height} input, {} labels; `ocellus model doctor {}` tells more", info.labels.len(), path.display())?;
+    writeln!(
+        out,
+        "{width}x{height} input, {} labels; `ocellus model doctor {}` tells more",
+        info.labels.len(),
+        path.display()
+    )?;
     Ok(())
 }
 
 fn request(args: &Args) -> anyhow::Result<Request> {
-    let is_address = ["http://", "https://"].iter().any(|s| args.model.starts_with(s));
+    let is_address = ["http://", "https://"]
+        .iter()
+        .any(|s| args.model.starts_with(s));
     if is_address {
         return of_address(args);
     }
@@ -82,14 +95,24 @@ fn of_address(args: &Args) -> anyhow::Result<Request> {
     let sha256 = args.sha256.clone().with_context(|| {
         "an address needs --sha256: without a digest nobody can tell whether the file is what it should be"
     })?;
-    anyhow::ensure!(catalogue::is_sha256(&sha256), "--sha256 takes 64 hexadecimal digits");
+    anyhow::ensure!(
+        catalogue::is_sha256(&sha256),
+        "--sha256 takes 64 hexadecimal digits"
+    );
     let path = args.model.split(['?', '#']).next().unwrap_or_default();
     let file = path.rsplit('/').next().unwrap_or_default();
-    let name = bundle_name(args.name.as_deref().unwrap_or(file.trim_end_matches(".onnx")))?;
+    let name = bundle_name(
+        args.name
+            .as_deref()
+            .unwrap_or(file.trim_end_matches(".onnx")),
+    )?;
     Ok(Request {
         addresses: vec![args.model.clone()],
         size_bytes: None,
-        parts: vec![("model.toml".into(), catalogue::manifest_of_address(&name, &args.model, &sha256))],
+        parts: vec![(
+            "model.toml".into(),
+            catalogue::manifest_of_address(&name, &args.model, &sha256),
+        )],
         name,
         sha256,
     })
@@ -99,13 +122,9 @@ fn of_address(args: &Args) -> anyhow::Result<Request> {
 fn bundle_name(name: &str) -> anyhow::Result<String> {
     let ok = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
     let fits = (1..=64).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(ok);
-    anyhow::ensure!(fits, "`{name}` cannot be a bundle's name; give --name with 1 to 64 of a-z A-Z 0-9 _ - .");
+    anyhow::ensure!(
+        fits,
+        "`{name}` cannot be a bundle's name; give --name with 1 to 64 of a-z A-Z 0-9 _ - ."
+    );
     Ok(name.into())
-}
-
-fn progress_bar(size_bytes: Option<u64>) -> ProgressBar {
-    let template = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
-    let style = ProgressStyle::with_template(template).expect("the template is valid");
-    let bar = size_bytes.map_or_else(ProgressBar::no_length, ProgressBar::new);
-    bar.with_style(style)
 }
