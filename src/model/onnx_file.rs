@@ -34,10 +34,35 @@ fn check(model: &ModelProto) -> Result<(), String> {
                     node.name, node.op_type
                 ));
             }
+            check_extent(attribute)
+                .map_err(|e| format!("the node `{}` ({}): {e}", node.name, node.op_type))?;
             tensors(attribute).try_for_each(check_tensor)?;
         }
     }
     pictures(graph).try_for_each(check_input)
+}
+
+/// Attributes that are lengths in pixels or counts of channels: sums with them must not run over, and loops over them end.
+const EXTENTS: [&str; 8] = [
+    "pads",
+    "strides",
+    "dilations",
+    "kernel_shape",
+    "output_padding",
+    "output_shape",
+    "group",
+    "blocksize",
+];
+/// The largest of them.
+const MAX_EXTENT: u64 = 1 << 20;
+
+fn check_extent(attribute: &AttributeProto) -> Result<(), String> {
+    let name = attribute.name.as_str();
+    let mut values = attribute.ints.iter().chain([&attribute.i]);
+    match values.find(|v| EXTENTS.contains(&name) && v.unsigned_abs() > MAX_EXTENT) {
+        Some(value) => Err(format!("{name} of {value} is more than any picture needs")),
+        None => Ok(()),
+    }
 }
 
 /// The inputs that are no initializers: those that get a picture.

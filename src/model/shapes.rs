@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tract_onnx::pb::{
-    GraphProto, ModelProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
     tensor_shape_proto::Dimension, tensor_shape_proto::dimension::Value as DimValue, type_proto,
 };
 use tract_onnx::prelude::*;
@@ -22,6 +22,20 @@ use super::normalize::normalize;
 const MAX_ELEMENTS: usize = 64 << 20;
 /// All tensors that the operators write, in elements: 256 Mi. ResNet-152 at 224×224 has 60 Mi.
 const MAX_TOTAL_ELEMENTS: usize = 256 << 20;
+/// Operators whose output grows with the numbers that they read as a constant.
+const GROWING: [&str; 9] = [
+    "ConstantOfShape",
+    "Expand",
+    "OneHot",
+    "Pad",
+    "Range",
+    "Reshape",
+    "Resize",
+    "Tile",
+    "Upsample",
+];
+/// The largest such number: products with it must not run over.
+const MAX_EXTENT: u64 = 1 << 31;
 /// Constants up to this size keep their values, which may be shapes, pads, scales or biases; larger ones are weights.
 const VALUE_BYTES: usize = 256 << 10;
 
@@ -65,7 +79,16 @@ fn infer_light(mut proto: ModelProto) -> Result<Shapes, String> {
         .map_err(|e| format!("{e:#}"))?;
     let mut shapes = Shapes::default();
     let mut total = 0usize;
+    let written_by = |n: &NodeProto| Some((n.output.first()?.clone(), n.op_type.clone()));
+    let nodes = proto.graph.iter().flat_map(|g| &g.node);
+    let operators: HashMap<String, String> = nodes.filter_map(written_by).collect();
     for id in model.eval_order().map_err(|e| format!("{e:#}"))? {
+        let operator = model
+            .outlet_label(OutletId::new(id, 0))
+            .and_then(|l| operators.get(l));
+        if operator.is_some_and(|o| GROWING.contains(&o.as_str())) {
+            check_extents(&model, id)?;
+        }
         if let Err(problem) = infer_node(&mut model, id)? {
             shapes.problems.push(problem);
         }
@@ -92,6 +115,28 @@ fn infer_light(mut proto: ModelProto) -> Result<Shapes, String> {
         }
     }
     Ok(shapes)
+}
+
+fn check_extents(model: &InferenceModel, id: usize) -> Result<(), String> {
+    let node = model.node(id);
+    for input in model.node_input_facts(id).map_err(|e| e.to_string())? {
+        let Some(value) = input.value.concretize() else {
+            continue;
+        };
+        let numbers = value.cast_to::<i64>();
+        let numbers = numbers
+            .as_ref()
+            .ok()
+            .and_then(|v| v.to_plain_array_view::<i64>().ok());
+        let too_far = |v: &&i64| v.unsigned_abs() > MAX_EXTENT;
+        if let Some(number) = numbers.iter().flatten().find(too_far) {
+            let (name, op) = (&node.name, node.op.name());
+            return Err(format!(
+                "the node `{name}` ({op}) reads {number}, which is more than the {MAX_EXTENT} that it may"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// One operator: its rules first, and its value only if that is small. The outer error ends it all; the inner one
