@@ -459,7 +459,9 @@ fn mutate(bytes: &mut Vec<u8>, mutation: &Mutation) {
 
 /// How many files are damaged: some seconds' worth, or `$PROPTEST_CASES`.
 fn cases() -> u32 {
-    let said = std::env::var("PROPTEST_CASES").ok().and_then(|c| c.parse().ok());
+    let said = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|c| c.parse().ok());
     said.unwrap_or(1500)
 }
 

@@ -123,6 +123,14 @@ impl Anatomy {
                 "one inference takes {macs} multiply-accumulates: too many to run here"
             ));
         }
+        let mut problems = shapes.problems.clone();
+        let open = layers.iter().filter(|l| l.output_shape.is_none());
+        problems.extend(open.map(|l| {
+            format!(
+                "the node `{}` ({}): its output's shape cannot be found",
+                l.name, l.op
+            )
+        }));
         let on_integers = layers.iter().filter(|l| l.placement == Placement::Integer);
         let integer_macs: u64 = on_integers.map(|l| l.macs).sum();
         let mut operators = BTreeMap::new();
@@ -157,7 +165,7 @@ impl Anatomy {
             operators,
             graph: facts(graph, &neighbours),
             layers,
-            problems: shapes.problems,
+            problems,
         })
     }
 }

@@ -66,7 +66,10 @@ pub(super) enum Embedding<'a> {
 fn load_graph(bytes: &[u8], embedding: Embedding<'_>) -> Result<Network, String> {
     let onnx = tract_onnx::onnx();
     let mut proto = onnx_file::decode(bytes)?;
-    Anatomy::of(&proto)?;
+    // What has no known size has no bound either.
+    if let Some(problem) = Anatomy::of(&proto)?.problems.into_iter().next() {
+        return Err(problem);
+    }
     let mut notes = normalize(&mut proto).map_err(|e| e.to_string())?;
     let graph = proto.graph.as_mut().ok_or("it has no graph")?;
     let [input] = graph.input.as_slice() else {

@@ -54,14 +54,26 @@ const EXTENTS: [&str; 8] = [
     "blocksize",
 ];
 /// The largest of them.
-const MAX_EXTENT: u64 = 1 << 20;
+const MAX_EXTENT: u64 = 1 << 14;
+/// Elements of one window: a table of them is made, whatever the picture's size is.
+const MAX_KERNEL_ELEMENTS: u64 = 1 << 20;
 
 fn check_extent(attribute: &AttributeProto) -> Result<(), String> {
     let name = attribute.name.as_str();
     let mut values = attribute.ints.iter().chain([&attribute.i]);
-    match values.find(|v| EXTENTS.contains(&name) && v.unsigned_abs() > MAX_EXTENT) {
-        Some(value) => Err(format!("{name} of {value} is more than any picture needs")),
-        None => Ok(()),
+    if let Some(value) = values.find(|v| EXTENTS.contains(&name) && v.unsigned_abs() > MAX_EXTENT) {
+        return Err(format!("{name} of {value} is more than any picture needs"));
+    }
+    let kernel = attribute
+        .ints
+        .iter()
+        .try_fold(1u64, |n, v| n.checked_mul(v.unsigned_abs()));
+    match name == "kernel_shape" && kernel.is_none_or(|k| k > MAX_KERNEL_ELEMENTS) {
+        true => Err(format!(
+            "{name} of {:?} is more than any picture needs",
+            attribute.ints
+        )),
+        false => Ok(()),
     }
 }
 

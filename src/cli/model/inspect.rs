@@ -77,7 +77,7 @@ fn print(out: &mut impl Write, a: &Anatomy, all: bool) -> anyhow::Result<()> {
         .clamp(5, 48);
     writeln!(
         out,
-        "\n{:width$}  {:<16}{:<18}{:>12}{:>10}{:>8}  runs on",
+        "\n{:width$}  {:<20}{:<18}{:>12}{:>10}{:>8}  runs on",
         "layer", "operator", "output", "parameters", "MACs (M)", "share"
     )?;
     for l in shown {
@@ -88,7 +88,7 @@ fn print(out: &mut impl Write, a: &Anatomy, all: bool) -> anyhow::Result<()> {
         };
         writeln!(
             out,
-            "{:width$}  {:<16}{shape:<18}{:>12}{:>10.2}{:>6.1} %  {runs_on}",
+            "{:width$}  {:<20}{shape:<18}{:>12}{:>10.2}{:>6.1} %  {runs_on}",
             shortened(&l.name, width),
             l.op,
             grouped(l.parameters),
