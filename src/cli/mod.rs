@@ -14,6 +14,8 @@ mod demo;
 mod devices;
 mod generate;
 mod logging;
+mod model;
+mod progress;
 mod run;
 mod setup;
 mod summary;
@@ -58,6 +60,8 @@ enum Command {
     Classify(classify::Args),
     /// Measure each stage of a model on this machine
     Bench(bench::Args),
+    /// Look at models, test them, get them
+    Model(model::Args),
     /// Run the embedded MQTT broker alone
     #[cfg(feature = "broker")]
     Broker(broker::Args),
@@ -95,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(args),
         Command::Classify(args) => classify::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Model(args) => model::run(args),
         #[cfg(feature = "broker")]
         Command::Broker(args) => broker::run(args),
         Command::Completions(args) => generate::completions(args),

@@ -5,13 +5,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tract_onnx::pb::{
-    GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, tensor_proto::DataLocation,
-};
+use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 
+use super::anatomy::Anatomy;
 use super::normalize::normalize;
-use super::{OutputTensor, Outputs};
+use super::{OutputTensor, Outputs, onnx_file};
 use crate::preprocess::{InputData, InputTensor};
 
 /// The largest tensor that a model may declare for its input or outputs, in elements: 64 Mi.
@@ -66,13 +65,10 @@ pub(super) enum Embedding<'a> {
 
 fn load_graph(bytes: &[u8], embedding: Embedding<'_>) -> Result<Network, String> {
     let onnx = tract_onnx::onnx();
-    let mut proto: ModelProto = onnx
-        .proto_model_for_read(&mut &*bytes)
-        .map_err(|e| format!("it is not an ONNX file, or it is truncated: {e:#}"))?;
-    if let Some(t) = external_data(&proto) {
-        return Err(format!(
-            "`{t}` is stored in another file; save the model with its data inside"
-        ));
+    let mut proto = onnx_file::decode(bytes)?;
+    // What has no known size has no bound either.
+    if let Some(problem) = Anatomy::of(&proto)?.problems.into_iter().next() {
+        return Err(problem);
     }
     let mut notes = normalize(&mut proto).map_err(|e| e.to_string())?;
     let graph = proto.graph.as_mut().ok_or("it has no graph")?;
@@ -224,17 +220,6 @@ fn concrete(fact: &TypedFact) -> Result<Vec<usize>, String> {
         .ok_or_else(|| format!("the shape {shape:?} is too large"))
 }
 
-/// The first tensor whose data lies in another file.
-fn external_data(proto: &ModelProto) -> Option<&str> {
-    let external = |t: &&TensorProto| t.data_location == Some(DataLocation::External as i32);
-    proto
-        .graph
-        .iter()
-        .flat_map(|g| &g.initializer)
-        .find(external)
-        .map(|t| &*t.name)
-}
-
 fn producer<'a>(graph: &'a GraphProto, tensor: &str) -> Option<&'a NodeProto> {
     graph
         .node
@@ -282,7 +267,7 @@ fn dequantization(graph: &GraphProto, input: &str) -> Option<(f32, f32)> {
     scale_and_zero(graph, graph.node.iter().find(reads)?)
 }
 
-fn scale_and_zero(graph: &GraphProto, node: &NodeProto) -> Option<(f32, f32)> {
+pub(super) fn scale_and_zero(graph: &GraphProto, node: &NodeProto) -> Option<(f32, f32)> {
     let constant = |name: &String| graph.initializer.iter().find(|t| t.name == *name);
     let scalar = |t: &TensorProto| -> Option<f32> {
         let tensor =
