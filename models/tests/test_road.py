@@ -1,12 +1,17 @@
-"""The road from a network to a quantized file, on small nets with random weights."""
+"""The road from a network to what Ocellus computes, on small nets with random weights."""
+
+import json
+import os
+import subprocess
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from ocellus_models import __main__ as cli
-from ocellus_models import card, data, export, quantize, resnet, train
+from ocellus_models import bundle, card, data, export, manifest, quantize, resnet, train
 from ocellus_models.errors import Refused
 from PIL import Image
 
@@ -41,21 +46,56 @@ def small(depth: int, preact: bool = False) -> resnet.Config:
 
 
 def run(path, x: np.ndarray) -> np.ndarray:
-    return onnxruntime.InferenceSession(str(path)).run(None, {export.INPUT: x})[0]
+    return quantize.session(Path(path)).run(None, {export.INPUT: x})[0]
+
+
+def ocellus(*arguments) -> subprocess.CompletedProcess:
+    program = Path(os.environ.get("OCELLUS", Path(__file__).parents[2] / "target/release/ocellus"))
+    if not program.is_file():
+        message = f"{program} is not there: cargo build --release, or say where with OCELLUS"
+        pytest.fail(message) if os.environ.get("OCELLUS_TEST_STRICT") else pytest.skip(message)
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def ocellus_agrees(folder: Path, float_path: Path, int_path: Path, pictures: data.Pictures, normalize=data.IMAGENET) -> None:
+    """Makes a bundle; Ocellus reproduces its golden output, and gives every picture the probabilities that onnxruntime does."""
+    about = manifest.About(folder.name, "MIT", "random", normalize, None)
+    bundle.bundle(folder, float_path, int_path, pictures, about, "own.md", {"tested_on": "noise"})
+    checked = ocellus("check", "--offline", "--model", folder)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "golden output reproduced" in checked.stdout
+    files = []
+    for i, picture in enumerate(pictures.images):
+        files.append(folder.parent / f"{i}.png")
+        Image.fromarray(picture).save(files[-1])
+    said = ocellus("classify", "--json", "--top-k", len(pictures.names), "--model", folder, *files)
+    assert said.returncode == 0, said.stderr
+    lines = [json.loads(line) for line in said.stdout.splitlines()]
+    assert [line["image"] for line in lines] == [str(f) for f in files]
+    allowed = 2 * tomllib.loads((folder / "model.toml").read_text())["golden"]["tolerance"]
+    near = 0
+    for line, picture in zip(lines, pictures.images):
+        scores = {r["label"]: r["score"] for r in line["results"]}
+        ours = np.log([scores[name] for name in pictures.names])
+        logits = run(int_path, normalize(picture[None]))[0].astype(np.float64)
+        theirs = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+        difference = np.abs(ours - theirs).max()
+        near += difference <= allowed
+        # A hundred random layers make much of a single value that was rounded the other way.
+        assert difference <= 4 * allowed, (line, theirs)
+    assert near >= 0.75 * len(lines)
 
 
 @pytest.mark.parametrize("preact", [False, True])
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
-def test_every_depth_is_exported_and_quantized(depth, preact, tmp_path):
-    if preact and depth > 50:
-        pytest.skip("the same blocks as 50, more of them")
+def test_every_depth_is_exported_quantized_and_runs_in_ocellus(depth, preact, tmp_path):
     cfg = small(depth, preact)
     model = settled(resnet.ResNet(cfg), cfg.input_size)
     pictures = noise(16, cfg.input_size)
     float_path = export.export(model, cfg.input_size, cfg.classes, tmp_path / "float.onnx")
     assert "BatchNormalization" not in {n.op_type for n in onnx.load(float_path).graph.node}
     int_path = quantize.quantize(float_path, pictures, tmp_path / "int8.onnx")
-    inputs = [data.normalized(pictures.images[i : i + 1]) for i in range(len(pictures))]
+    inputs = [data.IMAGENET(pictures.images[i : i + 1]) for i in range(len(pictures))]
     with torch.inference_mode():
         expected = np.concatenate([model(torch.from_numpy(x)).numpy() for x in inputs])
     a = np.concatenate([run(float_path, x) for x in inputs])
@@ -66,6 +106,7 @@ def test_every_depth_is_exported_and_quantized(depth, preact, tmp_path):
     assert error < 0.35
     types = {i.data_type for i in onnx.load(int_path).graph.initializer if i.name.endswith("weight_quantized")}
     assert types == {onnx.TensorProto.INT8}
+    ocellus_agrees(tmp_path / f"resnet{depth}", float_path, int_path, pictures)
 
 
 def test_depths_have_the_parameters_of_the_papers():
@@ -123,7 +164,7 @@ def test_torchvision(arch, tmp_path):
     original = settled(torchvision.models.get_model(arch, weights=None, num_classes=4), (64, 64))
     torch.save({"state_dict": {f"module.{k}": v for k, v in original.state_dict().items()}}, weights)
     path = export.export(export.torchvision_model(arch, 4, weights), (64, 64), 4, tmp_path / "m.onnx")
-    x = data.normalized(noise(1, (64, 64)).images)
+    x = data.IMAGENET(noise(1, (64, 64)).images)
     with torch.inference_mode():
         assert np.allclose(original(torch.from_numpy(x)).numpy(), run(path, x), atol=1e-3)
     with pytest.raises(Refused, match="does not fit"):
@@ -137,7 +178,50 @@ def test_timm(arch, tmp_path):
     pytest.importorskip("timm")
     model = settled(export.timm_model(arch, 4, None), (64, 64))
     path = export.export(model, (64, 64), 4, tmp_path / "m.onnx")
-    assert run(path, data.normalized(noise(1, (64, 64)).images)).shape == (1, 4)
+    assert run(path, data.IMAGENET(noise(1, (64, 64)).images)).shape == (1, 4)
+
+
+def keras_network(keras, first=()):
+    """A small residual network as Keras's users write them: `same` edges, a projection, a softmax at the end."""
+    k = keras.layers
+    keras.utils.set_random_seed(1)
+
+    def norm(x):
+        return k.BatchNormalization(moving_mean_initializer="random_normal", gamma_initializer="random_uniform")(x)
+
+    x = start = keras.Input((64, 64, 3))
+    for layer in first:
+        x = layer(x)
+    x = k.ReLU()(norm(k.Conv2D(8, 7, strides=2, padding="same", use_bias=False)(x)))
+    x = k.MaxPooling2D(3, strides=2, padding="same")(x)
+    y = k.Activation("relu")(norm(k.Conv2D(12, 3, strides=2)(k.ZeroPadding2D(1)(x))))
+    y = norm(k.Conv2D(12, 3, padding="same")(y))
+    x = k.ReLU()(k.Add()([y, norm(k.Conv2D(12, 1, strides=2)(x))]))
+    x = k.Dropout(0.5)(k.GlobalAveragePooling2D()(x))
+    return keras.Model(start, k.Dense(4, activation="softmax", kernel_initializer=keras.initializers.RandomNormal(0, 5))(x))
+
+
+def test_keras_networks_run_in_ocellus(tmp_path, capsys, monkeypatch):
+    keras_models = pytest.importorskip("ocellus_models.keras_models")
+    keras = keras_models.keras
+    monkeypatch.chdir(tmp_path)
+    original = keras_network(keras)
+    original.save("own.keras")
+    assert cli.main("export --keras own.keras --out float.onnx".split()) == 0
+    assert {n.op_type for n in onnx.load("float.onnx").graph.node} >= {"Conv", "MaxPool", "Add", "GlobalAveragePool", "Gemm"}
+    pictures, caffe = noise(16, (64, 64)), data.NORMALIZATIONS["caffe"]
+    x = caffe(pictures.images[:1])
+    expected = np.asarray(original(x.transpose(0, 2, 3, 1), training=False).cpu().detach())
+    got = np.exp(run("float.onnx", x).astype(np.float64))
+    assert np.allclose(got / got.sum(), expected, atol=1e-4)
+    int8 = quantize.quantize(Path("float.onnx"), pictures, Path("int8.onnx"), normalize=caffe)
+    ocellus_agrees(tmp_path / "keras", Path("float.onnx"), int8, pictures, caffe)
+
+    keras_network(keras, [keras.layers.Rescaling(1 / 255)]).save("scaled.keras")
+    Path("broken.keras").write_bytes(b"no model")
+    for name, says in [("scaled.keras", "--normalize"), ("broken.keras", "no Keras model"), ("ResNet51", "no `ResNet51`")]:
+        assert cli.main(["export", "--keras", name, "--out", "x.onnx"]) == 1
+        assert says in capsys.readouterr().err
 
 
 def test_a_run_that_was_cut_goes_on_as_if_it_had_not(tmp_path):
@@ -183,6 +267,25 @@ def test_the_commands_on_a_folder_of_pictures(tmp_path, capsys, monkeypatch):
     assert cli.main(command.split()) == 0
     said = capsys.readouterr().out
     assert "SQNR" in said and "int8  top-1" in said and "of 32 pictures" in said
+    command = "bundle --float float.onnx --int8 int8.onnx --test set/test --short-side 36 --out own"
+    assert cli.main(command.split()) == 1
+    assert "--licence" in capsys.readouterr().err
+    assert cli.main([*command.split(), "--origin", "a \"test\"", "--licence", "MIT"]) == 0
+    written = tomllib.loads(Path("own/model.toml").read_text())
+    assert written["id"] == "own" and written["origin"] == 'a "test"'
+    assert written["input"]["resize"] == {"short_side_crop": {"short_side": 36}}
+    assert Image.open("own/golden.png").size == (32, 32)
+    assert Path("own/labels.txt").read_text().split() == [f"class{i}" for i in range(4)]
+    checked = ocellus("check", "--offline", "--model", "own")
+    assert checked.returncode == 0 and "golden output reproduced" in checked.stdout, checked.stdout
+    # Another colour order, and the self-test notices.
+    text = Path("own/model.toml").read_text()
+    Path("own/model.toml").write_text(text.replace('"rgb"', '"bgr"'))
+    checked = ocellus("check", "--offline", "--model", "own")
+    assert checked.returncode != 0 and "golden" in checked.stdout + checked.stderr
+    Path("labels").write_text("class0\nclass1\n")
+    assert cli.main([*command.split(), "--labels", "labels"]) == 1
+    assert "is no class of the labels" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -202,7 +305,7 @@ def test_what_is_missing_is_said(command, says, tmp_path, capsys, monkeypatch):
 
 
 def test_normalization_is_the_firmwares():
-    x = data.normalized(np.array([[[[0, 128, 255]]]], np.uint8))
+    x = data.IMAGENET(np.array([[[[0, 128, 255]]]], np.uint8))
     assert x.shape == (1, 3, 1, 1)
     assert np.allclose(x.ravel(), [-0.485 / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225], atol=1e-6)
 

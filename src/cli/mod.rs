@@ -71,6 +71,17 @@ enum Command {
     Man,
 }
 
+impl Command {
+    /// What is logged if nothing is said. The demo's own lines are enough; its log would stand between them.
+    fn log_level(&self) -> &'static str {
+        match self {
+            #[cfg(feature = "broker")]
+            Self::Demo(_) => "warn",
+            _ => "info",
+        }
+    }
+}
+
 /// A configuration, model or label file that is wrong: exit code 78.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -79,7 +90,7 @@ struct ConfigError(String);
 /// Runs the command of this process's arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    logging::start(&cli.log);
+    logging::start(&cli.log, cli.command.log_level());
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         #[cfg(feature = "broker")]
