@@ -138,11 +138,12 @@ fn main() {
             });
             let macs = geometry.macs() as f64;
             println!(
-                "  {:22} {:8.1} MMAC {:8.3} ms {:7.1} GMAC/s",
+                "  {:22} {:8.1} MMAC {:8.3} ms {:7.1} GMAC/s  {:.2}",
                 layer.name,
                 macs / 1e6,
                 time * 1e3,
-                macs / time / 1e9
+                macs / time / 1e9,
+                conv.weight_bytes() as f32 / (depth * geometry.output.c) as f32
             );
             for (total, times) in totals.iter_mut().zip(layer.times) {
                 total[0] += macs * times as f64;

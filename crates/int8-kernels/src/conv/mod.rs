@@ -75,6 +75,12 @@ impl Conv {
         let kernel = match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Kernel::Gemm(Gemm::new::<tile::avx2::Avx2>(spec)),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Kernel::Gemm(Gemm::new::<tile::neon::Neon>(spec)),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => Kernel::Gemm(Gemm::new::<tile::neon_dot::NeonDot>(spec)),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => Kernel::Gemm(Gemm::new::<tile::neon_i8mm::NeonI8mm>(spec)),
             _ => Kernel::Reference(Reference::new(spec)),
         };
         Ok(Self {

@@ -3,7 +3,7 @@
 //! Four `vpmaddubsw` (16 bytes of k) are added in 16 bits before `vpmaddwd` widens them: five multiplications for 128
 //! products, where widening each operand first takes eight. [`split`](super::split) makes the 16-bit sums exact.
 
-use std::arch::x86_64::*;
+use std::arch::{asm, x86_64::*};
 
 use super::{
     Bytes, Call, Panel, Target, Tile, dispatch_rows,
@@ -87,11 +87,11 @@ unsafe fn tile<const ROWS: usize>(call: &Call) {
                     let a = _mm256_set1_epi32(a);
                     for half in 0..2 {
                         let product = _mm256_maddubs_epi16(a, w[half]);
-                        products[row][half] = if block == 0 {
-                            product
+                        if block == 0 {
+                            products[row][half] = product;
                         } else {
-                            _mm256_add_epi16(products[row][half], product)
-                        };
+                            add_words(&mut products[row][half], product);
+                        }
                     }
                 }
             }
@@ -112,6 +112,16 @@ unsafe fn tile<const ROWS: usize>(call: &Call) {
                 }
             }
         }
+    }
+}
+
+/// Adds 16-bit lanes. Opaque to the compiler, which else regroups the additions and runs out of registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_words(sum: &mut __m256i, value: __m256i) {
+    // SAFETY: touches nothing but its operands.
+    unsafe {
+        asm!("vpaddw {0}, {0}, {1}", inout(ymm_reg) *sum, in(ymm_reg) value, options(pure, nomem, nostack, preserves_flags));
     }
 }
 

@@ -3,6 +3,14 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon_dot;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon_i8mm;
+#[cfg(target_arch = "aarch64")]
+mod neon_write;
 mod split;
 
 use super::{Quantization, Residual};
@@ -38,6 +46,29 @@ pub(super) struct Panel {
     pub weights: Vec<i8>,
     /// Where in a row each block of weights finds its activations, for the tiles that do not just run along the row.
     pub offsets: Vec<u32>,
+}
+
+impl Panel {
+    /// Blocks of `block` bytes of k, column after column: `[k / block][column][block]`.
+    fn interleaved(
+        columns: usize,
+        block: usize,
+        depth: usize,
+        weight: &dyn Fn(usize, usize) -> i8,
+    ) -> Self {
+        let mut weights = Vec::with_capacity(columns * depth.next_multiple_of(block));
+        for first in (0..depth).step_by(block) {
+            for column in 0..columns {
+                weights.extend(
+                    (first..first + block).map(|k| if k < depth { weight(column, k) } else { 0 }),
+                );
+            }
+        }
+        Self {
+            weights,
+            offsets: Vec::new(),
+        }
+    }
 }
 
 /// The operands of a tile.
@@ -81,6 +112,28 @@ pub(super) struct Bytes<'a> {
     pub quantization: Quantization,
     /// The other operand's first row, laid out like `out`, and the addition.
     pub residual: Option<(*const u8, &'a Residual)>,
+}
+
+impl Bytes<'_> {
+    /// The same without the rows before `row`.
+    ///
+    /// # Safety
+    ///
+    /// The tile has that row.
+    #[cfg(target_arch = "aarch64")]
+    unsafe fn from_row(&self, row: usize) -> Self {
+        let skip = row * self.stride;
+        // SAFETY: the row is within `out`, and within the residual.
+        unsafe {
+            Self {
+                out: self.out.add(skip),
+                residual: self
+                    .residual
+                    .map(|(other, residual)| (other.add(skip), residual)),
+                ..*self
+            }
+        }
+    }
 }
 
 /// Runs `$tile::<ROWS>($call)` for the rows of the call.
