@@ -3,15 +3,19 @@
 //! In: the input picture, one byte an element, whole; the residual operand, if one is fused. Out: some of the output's
 //! pixels. The calling thread brings the scratch memory.
 
+mod columns;
+mod gemm;
 mod reference;
+mod tile;
 
-use std::ops::Range;
+use std::{ops::Range, ptr};
 
 use crate::{
     Geometry, Isa, KernelError, Quantization, Residual, Sign,
     error::check_len,
     quantization::{check_ratio, check_zero},
 };
+use gemm::{Gemm, Out};
 use reference::Reference;
 
 /// What a convolution computes:
@@ -60,6 +64,7 @@ pub struct Conv {
 #[derive(Clone, Debug)]
 enum Kernel {
     Reference(Reference),
+    Gemm(Gemm),
 }
 
 impl Conv {
@@ -67,7 +72,17 @@ impl Conv {
     pub fn new(isa: Isa, spec: &ConvSpec) -> Result<Self, KernelError> {
         isa.check(spec.sign)?;
         spec.check()?;
-        let kernel = Kernel::Reference(Reference::new(spec));
+        let kernel = match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Kernel::Gemm(Gemm::new::<tile::avx2::Avx2>(spec)),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Kernel::Gemm(Gemm::new::<tile::neon::Neon>(spec)),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => Kernel::Gemm(Gemm::new::<tile::neon_dot::NeonDot>(spec)),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => Kernel::Gemm(Gemm::new::<tile::neon_i8mm::NeonI8mm>(spec)),
+            _ => Kernel::Reference(Reference::new(spec)),
+        };
         Ok(Self {
             isa,
             geometry: spec.geometry,
@@ -90,6 +105,7 @@ impl Conv {
     pub fn scratch_bytes(&self) -> usize {
         match &self.kernel {
             Kernel::Reference(_) => 0,
+            Kernel::Gemm(kernel) => kernel.scratch_bytes(),
         }
     }
 
@@ -97,6 +113,7 @@ impl Conv {
     pub fn weight_bytes(&self) -> usize {
         match &self.kernel {
             Kernel::Reference(kernel) => kernel.weight_bytes(),
+            Kernel::Gemm(kernel) => kernel.weight_bytes(),
         }
     }
 
@@ -127,6 +144,14 @@ impl Conv {
                     _ => quantization.quantize(value),
                 }
             }),
+            Kernel::Gemm(kernel) => {
+                let out = Out::Bytes(
+                    out.as_mut_ptr(),
+                    residual.map_or(ptr::null(), <[u8]>::as_ptr),
+                );
+                // SAFETY: `new` checked the instruction set; the lengths are checked above.
+                unsafe { kernel.run(input, out, scratch, pixels) };
+            }
         }
         Ok(())
     }
@@ -148,6 +173,10 @@ impl Conv {
         self.check_scratch(scratch)?;
         match &self.kernel {
             Kernel::Reference(kernel) => kernel.run(input, pixels, |at, value| out[at] = value),
+            // SAFETY: `new` checked the instruction set; the lengths are checked above.
+            Kernel::Gemm(kernel) => unsafe {
+                kernel.run(input, Out::Floats(out.as_mut_ptr()), scratch, pixels)
+            },
         }
         Ok(())
     }
@@ -165,6 +194,18 @@ impl ConvSpec<'_> {
     /// Products summed for one output.
     fn depth(&self) -> usize {
         self.geometry.taps() * (self.geometry.input.c / self.geometry.groups)
+    }
+
+    /// The bias of an output channel with the constant part of `Σ (x - zx)·(w - zw) = Σ x·w - zw·Σ x - zx·Σ w + n·zx·zw`.
+    fn folded_bias(&self, channel: usize) -> i32 {
+        let depth = self.depth();
+        let weights = &self.weights[channel * depth..][..depth];
+        let sum = weights
+            .iter()
+            .fold(0i32, |sum, &w| sum.wrapping_add(i32::from(w)));
+        let centered = sum.wrapping_sub(self.weight_zero(channel).wrapping_mul(depth as i32));
+        let bias = self.bias.get(channel).copied().unwrap_or(0);
+        bias.wrapping_sub(self.input_zero.wrapping_mul(centered))
     }
 
     fn weight_zero(&self, channel: usize) -> i32 {
