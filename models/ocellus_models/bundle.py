@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 from string import Template
@@ -17,6 +16,9 @@ from .errors import Refused
 from .quantize import predictions
 
 CARDS = Path(__file__).parent / "cards"
+GOLDEN_CANDIDATES = 64
+MOST_CLASSES_SHOWN = 40
+"""With more, a confusion matrix cannot be read and is left out."""
 
 
 def bundle(
@@ -25,43 +27,61 @@ def bundle(
     model: Path,
     test: Pictures,
     about: manifest.About,
-    template: Path,
+    template: str,
     facts: dict[str, str],
-    golden: int = 0,
+    golden: np.ndarray | None = None,
+    beside: list[Path] | None = None,
 ) -> None:
-    """Writes the folder `out`. `golden`: which test picture is the golden input. `facts`: what the card's template asks for
-    besides what is measured here."""
-    check(model, test)
-    said = predictions(model, test)
-    float_said = predictions(float_model, test)
-    int8, full = float((said == test.labels).mean()), float((float_said == test.labels).mean())
+    """Writes the folder `out`.
+
+    `template`: a file in `cards`. `facts`: what it asks for besides what is measured here. `golden`: pictures to choose the
+    golden input from; test pictures if None. `beside`: other ONNX files, measured on the same pictures for the card.
+    """
+    check(float_model, "export", test)
+    check(model, "quantize", test)
+    said = predictions(model, test, about.normalize)
+    right = {"int8": said, "float": predictions(float_model, test, about.normalize)}
+    right |= {p.stem: predictions(p, test, about.normalize) for p in beside or []}
+    top1 = {name: float((classes == test.labels).mean()) for name, classes in right.items()}
     matrix = card.confusion(test.labels, said, len(test.names))
     macs, parameters = card.cost(float_model)
 
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(model, out / "model.onnx")
     (out / "labels.txt").write_text("".join(f"{name}\n" for name in test.names))
-    manifest.write(out, test.images[golden], about, int8, len(test))
-    card.confusion_picture(matrix, test.names, out / "confusion.png")
-    text = Template(template.read_text()).substitute(
+    if golden is None:
+        golden = test.sample(GOLDEN_CANDIDATES, seed=3).images
+    manifest.write(out, golden, about, manifest.Tested(top1["int8"], top1["float"], len(test), facts["tested_on"]))
+    confusion = ""
+    if len(test.names) <= MOST_CLASSES_SHOWN:
+        card.confusion_picture(matrix, test.names, out / "confusion.png")
+        confusion = "![confusion matrix](confusion.png)"
+    text = Template((CARDS / template).read_text()).substitute(
         facts,
         id=about.id,
+        licence=about.licence,
+        origin=about.origin,
+        input=f"{test.images.shape[2]}×{test.images.shape[1]} RGB in, {len(test.names)} logits out",
         kib=f"{model.stat().st_size / 1024:.0f}",
         parameters=f"{parameters:,}",
         macs=f"{macs / 1e6:.1f}",
-        int8=f"{100 * int8:.2f}",
-        float=f"{100 * full:.2f}",
+        int8=f"{100 * top1['int8']:.2f}",
+        float=f"{100 * top1['float']:.2f}",
         count=f"{len(test):,}",
+        beside="\n".join(f"| {p.name} | {100 * top1[p.stem]:.2f} |" for p in beside or []),
         table=card.class_table(matrix, test.names),
+        confusion=confusion,
     )
     (out / "README.md").write_text(text)
-    print(f"wrote {out}: int8 {100 * int8:.2f} %, float {100 * full:.2f} % of {len(test)} pictures")
+    for name, share in top1.items():
+        print(f"{100 * share:6.2f} % of {len(test)} pictures: {name}")
+    print(f"wrote {out}")
 
 
-def check(model: Path, test: Pictures) -> None:
+def check(model: Path, step: str, test: Pictures) -> None:
     """The labels, the pictures and the graph fit each other."""
     if not model.is_file():
-        raise Refused(f"{model} is not there: run `quantize` first")
+        raise Refused(f"{model} is not there: run `{step}` first")
     graph = onnx.load(model).graph
     inputs = [d.dim_value for d in graph.input[0].type.tensor_type.shape.dim]
     outputs = [d.dim_value for d in graph.output[0].type.tensor_type.shape.dim]
@@ -80,7 +100,3 @@ def sheet(pictures: list[np.ndarray], out: Path, columns: int) -> None:
     for i, p in enumerate(pictures):
         picture.paste(Image.fromarray(p), ((i % columns) * w, (i // columns) * h))
     picture.save(out, quality=82)
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -12,9 +12,34 @@ from tqdm import tqdm
 
 from .errors import Refused
 
-# Of 0-to-1 pixels, RGB: ImageNet's, used for every network here so that manifests need no thought.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+@dataclass(frozen=True)
+class Normalization:
+    """What a network wants of a pixel: `(pixel * scale - mean) / std`, channels in the order `colour`."""
+
+    colour: str
+    """`rgb` or `bgr`"""
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """u8 RGB [N, H, W, 3] -> f32 [N, 3, H, W], as the firmware does it."""
+        x = images[..., ::-1] if self.colour == "bgr" else images
+        x = x.astype(np.float32) * np.float32(self.scale)
+        x = (x - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
+IMAGENET = Normalization("rgb", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""torchvision's, most of timm's, and that of every network trained here."""
+
+NORMALIZATIONS = {
+    "imagenet": IMAGENET,
+    # Keras's names; timm calls the second one inception.
+    "caffe": Normalization("bgr", 1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
+    "tf": Normalization("rgb", 1 / 127.5, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0)),
+    "unit": Normalization("rgb", 1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
@@ -37,13 +62,6 @@ class Pictures:
         """`count` of them, chosen by chance."""
         chosen = np.random.default_rng(seed).permutation(len(self))[:count]
         return Pictures(self.images[chosen], self.labels[chosen], self.names)
-
-
-def normalized(images: np.ndarray) -> np.ndarray:
-    """u8 [N, H, W, 3] -> f32 [N, 3, H, W], as the firmware does it: (pixel / 255 - mean) / std."""
-    x = images.astype(np.float32) * np.float32(1 / 255)
-    x = (x - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
-    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
 
 def jpeg_archive(path: Path) -> Pictures:
@@ -82,20 +100,31 @@ def fit(image: Image.Image, size: tuple[int, int], short_side: int | None) -> np
     return np.asarray(image.crop((x, y, x + width, y + height)))
 
 
-def folder(path: Path, size: tuple[int, int], short_side: int | None) -> Pictures:
-    """`path/CLASS/picture.jpg`; classes in alphabetical order. All pictures are held in memory."""
-    classes = sorted(p.name for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
-    if not classes:
+def folder(path: Path, size: tuple[int, int], short_side: int | None, names: list[str] | None = None) -> Pictures:
+    """`path/CLASS/picture.jpg`. `names`: all classes in the network's order, of which some may have no folder; without, the
+    folders' in alphabetical order. All pictures are held in memory."""
+    folders = sorted(p for p in path.iterdir() if p.is_dir()) if path.is_dir() else []
+    if not folders:
         raise Refused(f"{path} has no folders; put the pictures of each class into a folder of its name")
+    if names is None:
+        names = [f.name for f in folders]
+    if strangers := [f.name for f in folders if f.name not in names]:
+        raise Refused(f"{path} has the folder `{strangers[0]}`, which is no class of the labels; rename it as the label")
     images, labels = [], []
-    for label, name in enumerate(classes):
-        files = sorted(p for p in (path / name).iterdir() if p.suffix.lower() in SUFFIXES)
+    for one in folders:
+        files = sorted(p for p in one.iterdir() if p.suffix.lower() in SUFFIXES)
         if not files:
-            raise Refused(f"{path / name} has no pictures ({', '.join(sorted(SUFFIXES))})")
-        for file in tqdm(files, desc=name, disable=None, leave=False):
+            raise Refused(f"{one} has no pictures ({', '.join(sorted(SUFFIXES))})")
+        for file in tqdm(files, desc=one.name, disable=None, leave=False):
             images.append(read(file, size, short_side))
-            labels.append(label)
-    return Pictures(np.stack(images), np.array(labels, np.int64), classes)
+            labels.append(names.index(one.name))
+    return Pictures(np.stack(images), np.array(labels, np.int64), names)
+
+
+def read_labels(path: Path) -> list[str]:
+    if not path.is_file():
+        raise Refused(f"{path} is not there: --labels wants a file with one class a line, in the network's order")
+    return path.read_text().rstrip().splitlines()
 
 
 def read(file: Path, size: tuple[int, int], short_side: int | None) -> np.ndarray:

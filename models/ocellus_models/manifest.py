@@ -1,16 +1,21 @@
-"""`model.toml` and the golden input: what the firmware reads of a bundle."""
+"""`model.toml` and the golden input: what the firmware reads of a bundle. The format: docs/models.md."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 from PIL import Image
 
-from .data import MEAN, STD, normalized
+from .data import Normalization
+from .errors import Refused
 from .quantize import session
+
+GOLDEN = "golden.png"
 
 
 @dataclass
@@ -18,13 +23,95 @@ class About:
     """What a manifest says that cannot be read from the file."""
 
     id: str
-    summary: str
     licence: str
+    """SPDX."""
     origin: str
-    tested_on: str
-    resize: str
-    """`stretch`, or `short_side_crop` with the short side's length: `short_side_crop:256`."""
+    normalize: Normalization
+    short_side: int | None
+    """The frame's short side is brought to this, then the centre is taken; stretched to the input's size if None."""
 
 
-def write(folder: Path, golden: np.ndarray, about: About, top1: float, tested: int) -> None:
-    raise NotImplementedError
+@dataclass
+class Tested:
+    """How the accuracy in a manifest was measured."""
+
+    top1: float
+    """Of the quantized network, 0 to 1."""
+    float_top1: float
+    pictures: int
+    on: str
+
+
+def tolerance(model: Path, output: np.ndarray) -> float:
+    """How far a right machine may be off.
+
+    A quantized output moves in steps; machines that round differently somewhere inside may land some steps away. An output
+    in float is off by little more than its rounding.
+    """
+    graph = onnx.load(model).graph
+    values = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
+    last = next(n for n in graph.node if graph.output[0].name in n.output)
+    if last.op_type == "DequantizeLinear":
+        return 4.5 * float(values[last.input[1]])
+    return 1e-3 * max(1.0, float(np.abs(output).max()))
+
+
+def golden(model: Path, pictures: np.ndarray, normalize: Normalization) -> tuple[np.ndarray, np.ndarray, float]:
+    """A picture of u8 `pictures` [N, height, width, 3], the model's output for it, and the tolerance.
+
+    It is the picture whose output changes most when red and blue change places, so that a machine that mixes them up fails.
+    """
+    s = session(model)
+    name = s.get_inputs()[0].name
+
+    def run(picture: np.ndarray) -> np.ndarray:
+        return s.run(None, {name: normalize(picture[None])})[0].ravel()
+
+    outputs = [run(p) for p in pictures]
+    changes = [float(np.abs(run(p[:, :, ::-1]) - o).max()) for p, o in zip(pictures, outputs)]
+    best = int(np.argmax(changes))
+    allowed = tolerance(model, outputs[best])
+    if changes[best] <= allowed:
+        raise Refused(
+            f"{model} gives the same for all of {len(pictures)} pictures when red and blue change places "
+            f"(within {allowed:.3g}), so it could not notice a wrong machine; is it trained?"
+        )
+    return pictures[best], outputs[best], allowed
+
+
+def write(folder: Path, pictures: np.ndarray, about: About, tested: Tested) -> None:
+    """Writes `golden.png` and `model.toml` beside `folder`'s model.onnx."""
+    model = folder / "model.onnx"
+    picture, output, allowed = golden(model, pictures, about.normalize)
+    Image.fromarray(picture).save(folder / GOLDEN, optimize=True)
+    # A JSON string is a TOML string.
+    resize = '"stretch"' if about.short_side is None else f"{{ short_side_crop = {{ short_side = {about.short_side} }} }}"
+    (folder / "model.toml").write_text(f"""\
+id = {json.dumps(about.id)}
+sha256 = "{hashlib.sha256(model.read_bytes()).hexdigest()}"
+tasks = ["classify", "embed"]
+licence = {json.dumps(about.licence)}
+origin = {json.dumps(about.origin)}
+
+[input]
+layout = "nchw"
+colour = "{about.normalize.colour}"
+scale = {about.normalize.scale!r}
+mean = {list(about.normalize.mean)}
+std = {list(about.normalize.std)}
+resize = {resize}
+
+[output]
+role = "logits"
+
+[accuracy]
+top1 = {tested.top1:.4f}
+float_top1 = {tested.float_top1:.4f}
+pictures = {tested.pictures}
+on = {json.dumps(tested.on)}
+
+[golden]
+image = "{GOLDEN}"
+output = [{", ".join(f"{v:.6g}" for v in output)}]
+tolerance = {allowed:.4g}
+""")

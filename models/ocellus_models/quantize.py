@@ -17,7 +17,7 @@ from onnxruntime import quantization as ort_quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
 
-from .data import Pictures, normalized
+from .data import IMAGENET, Normalization, Pictures
 from .errors import Refused
 
 METHODS = {
@@ -30,20 +30,20 @@ METHODS = {
 class Reader(ort_quantization.CalibrationDataReader):
     """Hands normalized pictures to onnxruntime, one by one."""
 
-    def __init__(self, name: str, pictures: Pictures):
-        self.name, self.pictures = name, pictures
+    def __init__(self, name: str, pictures: Pictures, normalize: Normalization):
+        self.name, self.pictures, self.normalize = name, pictures, normalize
         self.rewind()
 
     def get_next(self) -> dict | None:
         return next(self.iterator, None)
 
     def rewind(self) -> None:
-        self.iterator = iter(feeds(self.name, self.pictures))
+        self.iterator = feeds(self.name, self.pictures, self.normalize)
 
 
-def feeds(name: str, pictures: Pictures) -> Iterator[dict]:
+def feeds(name: str, pictures: Pictures, normalize: Normalization) -> Iterator[dict]:
     for i in range(len(pictures)):
-        yield {name: normalized(pictures.images[i : i + 1])}
+        yield {name: normalize(pictures.images[i : i + 1])}
 
 
 def session(model: Path | onnx.ModelProto, exact: bool = False) -> onnxruntime.InferenceSession:
@@ -56,7 +56,14 @@ def session(model: Path | onnx.ModelProto, exact: bool = False) -> onnxruntime.I
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def quantize(model: Path, calibration: Pictures, out: Path, method: str = "minmax", keep_float: tuple[str, ...] = ()) -> Path:
+def quantize(
+    model: Path,
+    calibration: Pictures,
+    out: Path,
+    method: str = "minmax",
+    keep_float: tuple[str, ...] = (),
+    normalize: Normalization = IMAGENET,
+) -> Path:
     """Writes `out`. `keep_float`: names of nodes that are not quantized."""
     if not model.is_file():
         raise Refused(f"{model} is not there: run `export` first")
@@ -71,7 +78,7 @@ def quantize(model: Path, calibration: Pictures, out: Path, method: str = "minma
         ort_quantization.quantize_static(
             str(prepared),
             str(out),
-            Reader(name, calibration),
+            Reader(name, calibration, normalize),
             quant_format=ort_quantization.QuantFormat.QDQ,
             activation_type=ort_quantization.QuantType.QUInt8,
             weight_type=ort_quantization.QuantType.QInt8,
@@ -92,7 +99,9 @@ class LayerError:
     """10 log10 of signal power over error power: 40 is very good, 20 fair, below 10 bad."""
 
 
-def layer_errors(model: Path, quantized: Path, pictures: Pictures) -> list[LayerError]:
+def layer_errors(
+    model: Path, quantized: Path, pictures: Pictures, normalize: Normalization = IMAGENET
+) -> list[LayerError]:
     """SQNR of each convolution, addition and fully connected layer, worst first."""
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
@@ -127,7 +136,8 @@ def layer_errors(model: Path, quantized: Path, pictures: Pictures) -> list[Layer
     a = session(with_outputs(float_model, [t for _, t, _ in layers]))
     b = session(with_outputs(int_model, [o for _, _, o in layers]), exact=True)
     signal, noise = np.zeros(len(layers)), np.zeros(len(layers))
-    for feed in tqdm(feeds(a.get_inputs()[0].name, pictures), total=len(pictures), desc="SQNR", disable=None, leave=False):
+    feeding = feeds(a.get_inputs()[0].name, pictures, normalize)
+    for feed in tqdm(feeding, total=len(pictures), desc="SQNR", disable=None, leave=False):
         x = dict(zip([o.name for o in a.get_outputs()], a.run(None, feed)))
         y = dict(zip([o.name for o in b.get_outputs()], b.run(None, feed)))
         for i, (_, tensor, other) in enumerate(layers):
@@ -138,9 +148,9 @@ def layer_errors(model: Path, quantized: Path, pictures: Pictures) -> list[Layer
     return sorted(errors, key=lambda e: e.sqnr_db)
 
 
-def predictions(model: Path, pictures: Pictures) -> np.ndarray:
+def predictions(model: Path, pictures: Pictures, normalize: Normalization = IMAGENET) -> np.ndarray:
     """The class that the model gives to each picture."""
     s = session(model)
     name = s.get_inputs()[0].name
-    bar = tqdm(feeds(name, pictures), total=len(pictures), desc=f"running {model.name}", disable=None, leave=False)
+    bar = tqdm(feeds(name, pictures, normalize), total=len(pictures), desc=f"running {model.name}", disable=None, leave=False)
     return np.array([int(s.run(None, feed)[0][0].argmax()) for feed in bar])

@@ -36,7 +36,7 @@ TEST = Seeds(200_000, 200_200)
 
 
 def renderer() -> list[str]:
-    return ["cargo", "run", "--quiet", "--manifest-path", str(ROOT / "Cargo.toml"), "--example", "render_scene", "--"]
+    return ["cargo", "run", "--release", "--locked", "--quiet", "--manifest-path", str(ROOT / "Cargo.toml"), "--example", "render_scene", "--"]
 
 
 def examples(width: int = 240, height: int = 180) -> list[np.ndarray]:

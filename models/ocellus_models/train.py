@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import resnet
-from .data import MEAN, STD, Pictures
+from .data import IMAGENET, Pictures
 from .errors import Refused
 
 
@@ -38,6 +38,7 @@ class Recipe:
 
 
 CHECKPOINT = "checkpoint.pt"
+MEAN, STD = torch.tensor(IMAGENET.mean), torch.tensor(IMAGENET.std)
 
 
 def augmented(images: Tensor, chosen: Tensor, recipe: Recipe, size: tuple[int, int], rng: torch.Generator) -> Tensor:
@@ -53,7 +54,7 @@ def augmented(images: Tensor, chosen: Tensor, recipe: Recipe, size: tuple[int, i
 
 def tensor(images: Tensor) -> Tensor:
     """u8 [N, H, W, 3] -> normalized f32 [N, 3, H, W] in channels-last memory."""
-    x = (images.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    x = (images.float() * IMAGENET.scale - MEAN) / STD
     return x.permute(0, 3, 1, 2)
 
 
@@ -132,7 +133,7 @@ def train(cfg: resnet.Config, recipe: Recipe, training: Pictures, held_out: Pict
             if recipe.brightness:
                 # On normalized values: black is -MEAN / STD.
                 factor = 1 + recipe.brightness * (2 * torch.rand(len(x), 1, 1, 1, generator=rng) - 1)
-                black = -(torch.tensor(MEAN) / torch.tensor(STD)).view(1, 3, 1, 1)
+                black = -(MEAN / STD).view(1, 3, 1, 1)
                 x = (x - black) * factor + black
             with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
                 logits = model(x)

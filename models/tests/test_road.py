@@ -1,4 +1,10 @@
-"""The road from a network to a quantized file, on small nets with random weights."""
+"""The road from a network to what Ocellus computes, on small nets with random weights."""
+
+import json
+import os
+import subprocess
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -6,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from ocellus_models import __main__ as cli
-from ocellus_models import card, data, export, quantize, resnet, train
+from ocellus_models import bundle, card, data, export, manifest, quantize, resnet, train
 from ocellus_models.errors import Refused
 from PIL import Image
 
@@ -44,18 +50,48 @@ def run(path, x: np.ndarray) -> np.ndarray:
     return onnxruntime.InferenceSession(str(path)).run(None, {export.INPUT: x})[0]
 
 
+def ocellus(*arguments) -> subprocess.CompletedProcess:
+    program = Path(os.environ.get("OCELLUS", Path(__file__).parents[2] / "target/release/ocellus"))
+    if not program.is_file():
+        message = f"{program} is not there: cargo build --release, or say where with OCELLUS"
+        pytest.fail(message) if os.environ.get("OCELLUS_TEST_STRICT") else pytest.skip(message)
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def ocellus_agrees(folder: Path, float_path: Path, int_path: Path, pictures: data.Pictures, normalize=data.IMAGENET) -> None:
+    """Makes a bundle; Ocellus reproduces its golden output, and gives every picture the probabilities that onnxruntime does."""
+    about = manifest.About(folder.name, "MIT", "random", normalize, None)
+    bundle.bundle(folder, float_path, int_path, pictures, about, "own.md", {"tested_on": "noise"})
+    checked = ocellus("check", "--offline", "--model", folder)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "golden output reproduced" in checked.stdout
+    files = []
+    for i, picture in enumerate(pictures.images):
+        files.append(folder.parent / f"{i}.png")
+        Image.fromarray(picture).save(files[-1])
+    said = ocellus("classify", "--json", "--top-k", len(pictures.names), "--model", folder, *files)
+    assert said.returncode == 0, said.stderr
+    lines = [json.loads(line) for line in said.stdout.splitlines()]
+    assert [line["image"] for line in lines] == [str(f) for f in files]
+    allowed = 2 * tomllib.loads((folder / "model.toml").read_text())["golden"]["tolerance"]
+    for line, picture in zip(lines, pictures.images):
+        scores = {r["label"]: r["score"] for r in line["results"]}
+        ours = np.log([scores[name] for name in pictures.names])
+        logits = run(int_path, normalize(picture[None]))[0].astype(np.float64)
+        theirs = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+        assert np.abs(ours - theirs).max() <= allowed, (line, theirs)
+
+
 @pytest.mark.parametrize("preact", [False, True])
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
-def test_every_depth_is_exported_and_quantized(depth, preact, tmp_path):
-    if preact and depth > 50:
-        pytest.skip("the same blocks as 50, more of them")
+def test_every_depth_is_exported_quantized_and_runs_in_ocellus(depth, preact, tmp_path):
     cfg = small(depth, preact)
     model = settled(resnet.ResNet(cfg), cfg.input_size)
     pictures = noise(16, cfg.input_size)
     float_path = export.export(model, cfg.input_size, cfg.classes, tmp_path / "float.onnx")
     assert "BatchNormalization" not in {n.op_type for n in onnx.load(float_path).graph.node}
     int_path = quantize.quantize(float_path, pictures, tmp_path / "int8.onnx")
-    inputs = [data.normalized(pictures.images[i : i + 1]) for i in range(len(pictures))]
+    inputs = [data.IMAGENET(pictures.images[i : i + 1]) for i in range(len(pictures))]
     with torch.inference_mode():
         expected = np.concatenate([model(torch.from_numpy(x)).numpy() for x in inputs])
     a = np.concatenate([run(float_path, x) for x in inputs])
@@ -66,6 +102,7 @@ def test_every_depth_is_exported_and_quantized(depth, preact, tmp_path):
     assert error < 0.35
     types = {i.data_type for i in onnx.load(int_path).graph.initializer if i.name.endswith("weight_quantized")}
     assert types == {onnx.TensorProto.INT8}
+    ocellus_agrees(tmp_path / f"resnet{depth}", float_path, int_path, pictures)
 
 
 def test_depths_have_the_parameters_of_the_papers():
@@ -123,7 +160,7 @@ def test_torchvision(arch, tmp_path):
     original = settled(torchvision.models.get_model(arch, weights=None, num_classes=4), (64, 64))
     torch.save({"state_dict": {f"module.{k}": v for k, v in original.state_dict().items()}}, weights)
     path = export.export(export.torchvision_model(arch, 4, weights), (64, 64), 4, tmp_path / "m.onnx")
-    x = data.normalized(noise(1, (64, 64)).images)
+    x = data.IMAGENET(noise(1, (64, 64)).images)
     with torch.inference_mode():
         assert np.allclose(original(torch.from_numpy(x)).numpy(), run(path, x), atol=1e-3)
     with pytest.raises(Refused, match="does not fit"):
@@ -137,7 +174,7 @@ def test_timm(arch, tmp_path):
     pytest.importorskip("timm")
     model = settled(export.timm_model(arch, 4, None), (64, 64))
     path = export.export(model, (64, 64), 4, tmp_path / "m.onnx")
-    assert run(path, data.normalized(noise(1, (64, 64)).images)).shape == (1, 4)
+    assert run(path, data.IMAGENET(noise(1, (64, 64)).images)).shape == (1, 4)
 
 
 def test_a_run_that_was_cut_goes_on_as_if_it_had_not(tmp_path):
@@ -202,7 +239,7 @@ def test_what_is_missing_is_said(command, says, tmp_path, capsys, monkeypatch):
 
 
 def test_normalization_is_the_firmwares():
-    x = data.normalized(np.array([[[[0, 128, 255]]]], np.uint8))
+    x = data.IMAGENET(np.array([[[[0, 128, 255]]]], np.uint8))
     assert x.shape == (1, 3, 1, 1)
     assert np.allclose(x.ravel(), [-0.485 / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225], atol=1e-6)
 

@@ -34,7 +34,7 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<Vec<Scored<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    infer_ms: Option<f64>,
+    took_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -125,13 +125,13 @@ fn write_json(
         Ok(classes) => Record {
             image,
             results: Some(scored(classes)),
-            infer_ms: Some((ms * 10.0).round() / 10.0),
+            took_ms: Some((ms * 10.0).round() / 10.0),
             error: None,
         },
         Err(e) => Record {
             image,
             results: None,
-            infer_ms: None,
+            took_ms: None,
             error: Some(format!("{e:#}")),
         },
     };

@@ -164,7 +164,7 @@ pub(super) fn single_model(args: &ModelArgs, tasks: &[TaskKind]) -> anyhow::Resu
 
 /// The model that ships: beside the sources, or where a package puts it.
 pub(super) fn shipped_model() -> anyhow::Result<PathBuf> {
-    let name = "scene-resnet8-int8";
+    let name = "scene-resnet10-int8";
     let beside_sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     let places = [
         beside_sources,

@@ -143,3 +143,75 @@ impl Config {
         crate::toml_read::read(text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    /// The keys that serde names when it meets one that it does not know.
+    fn keys<T: DeserializeOwned + std::fmt::Debug>() -> Vec<String> {
+        let error = toml::from_str::<T>("no-such-key = 0").unwrap_err();
+        let (_, expected) = error.message().split_once("expected ").unwrap();
+        expected
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .map(Into::into)
+            .collect()
+    }
+
+    #[test]
+    fn every_key_is_in_the_documentation() {
+        let text = include_str!("../../docs/configuration.md");
+        let section = |heading: &str| {
+            let (_, behind) = text
+                .split_once(&format!("# `{heading}`\n"))
+                .unwrap_or_else(|| panic!("no {heading}"));
+            behind.split("\n#").next().unwrap()
+        };
+        for (heading, keys) in [
+            ("[device]", keys::<DeviceConfig>()),
+            ("[[camera]]", keys::<CameraConfig>()),
+            ("[[model]]", keys::<ModelConfig>()),
+            ("[model.classify]", keys::<ClassifySettings>()),
+            ("[model.embed]", keys::<EmbedSettings>()),
+            ("[engine]", keys::<EngineConfig>()),
+            ("[smoothing]", keys::<SmoothingSettings>()),
+            ("[mqtt]", keys::<MqttSettings>()),
+            ("[broker]", keys::<BrokerConfig>()),
+            ("[output]", keys::<OutputConfig>()),
+        ] {
+            assert!(!keys.is_empty());
+            for key in keys
+                .iter()
+                .filter(|k| !["classify", "embed"].contains(&&***k))
+            {
+                assert!(
+                    section(heading).contains(&format!("| `{key}` |")),
+                    "{heading} {key}"
+                );
+            }
+        }
+        for key in keys::<Config>() {
+            assert!(
+                text.contains(&format!("# `[{key}]`")) || text.contains(&format!("# `[[{key}]]`")),
+                "{key}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_documentations_first_file_is_valid() {
+        let text = include_str!("../../docs/configuration.md");
+        let example = text
+            .split("```toml\n")
+            .nth(1)
+            .and_then(|t| t.split("```").next())
+            .unwrap();
+        let (config, problems) = Config::parse(example);
+        assert_eq!(problems, []);
+        assert!(Plan::new(config, std::path::Path::new("")).is_ok());
+    }
+}

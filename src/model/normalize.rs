@@ -1,7 +1,7 @@
 //! One pass over the ONNX graph, before tract: real exports differ from what tract takes in matters of form.
 //!
 //! In: the protobuf as it was read. Out: the same function, in the form that tract loads. On the main thread, at load.
-//! Each rule mends one matter and has its own fixture among the tests:
+//! Each rule mends one matter and has its own fixture in the tests:
 //!
 //! | rule | found in |
 //! |---|---|
@@ -9,6 +9,7 @@
 //! | [`drop_value_info`] | value_info with the symbolic batch (onnxruntime's quantizer): cannot be unified with 1 |
 //! | [`initializers_are_no_inputs`] | opset 9 and older: every initializer is listed as an input too |
 //! | [`pad_value_is_a_scalar`] | `Pad` whose constant value has rank 1 (PyTorch 1.x: ResNet-20) |
+//! | [`softmax_is_not_quantized`] | TFLite's converters: tract takes a Softmax between quantizations for elementwise |
 //! | [`qoperators_to_qdq`] | com.microsoft's QLinearAdd, QGemm, …, which tract does not have |
 
 use std::collections::HashMap;
@@ -46,6 +47,10 @@ pub fn normalize(model: &mut ModelProto) -> Result<Vec<String>, NormalizeError> 
     say(
         pad_value_is_a_scalar(graph),
         "Pad's constant value made a scalar",
+    );
+    say(
+        softmax_is_not_quantized(graph),
+        "probabilities left in float instead of quantized",
     );
     say(
         qoperators_to_qdq(graph)?,
@@ -88,12 +93,22 @@ fn drop_value_info(graph: &mut GraphProto) -> usize {
 }
 
 fn pad_value_is_a_scalar(graph: &mut GraphProto) -> usize {
-    let values: Vec<String> = graph
+    let mut values: Vec<String> = graph
         .node
         .iter()
         .filter(|n| n.op_type == "Pad")
         .filter_map(|n| n.input.get(2).cloned())
         .collect();
+    // A quantized file keeps the value as an integer, behind a DequantizeLinear.
+    let quantized = graph
+        .node
+        .iter()
+        .filter(|n| n.op_type == "DequantizeLinear" && n.output.iter().any(|o| values.contains(o)));
+    values.extend(
+        quantized
+            .filter_map(|n| n.input.first().cloned())
+            .collect::<Vec<_>>(),
+    );
     let rank_1 = |t: &TensorProto| t.dims == [1];
     let mut mended = 0;
     for tensor in graph
@@ -115,6 +130,45 @@ fn pad_value_is_a_scalar(graph: &mut GraphProto) -> usize {
             tensor.dims.clear();
             mended += 1;
         }
+    }
+    mended
+}
+
+/// A `Softmax` whose quantized result is an output becomes the output itself.
+///
+/// tract 0.23.9 folds every chain of one-to-one axes between DequantizeLinear and QuantizeLinear into a table of 256 entries,
+/// Softmax too: each class then has the probability 1.
+fn softmax_is_not_quantized(graph: &mut GraphProto) -> usize {
+    let mut mended = 0;
+    for output in &mut graph.output {
+        let writes = |n: &NodeProto, tensor: &str| n.output.iter().any(|o| o == tensor);
+        let Some(quantize) = graph
+            .node
+            .iter()
+            .position(|n| n.op_type == "QuantizeLinear" && writes(n, &output.name))
+        else {
+            continue;
+        };
+        let input = graph.node[quantize]
+            .input
+            .first()
+            .cloned()
+            .unwrap_or_default();
+        let Some(softmax) = graph
+            .node
+            .iter()
+            .position(|n| n.op_type == "Softmax" && writes(n, &input))
+        else {
+            continue;
+        };
+        graph.node[softmax].output = vec![output.name.clone()];
+        graph.node.remove(quantize);
+        if let Some(TypeValue::TensorType(t)) =
+            output.r#type.as_mut().and_then(|t| t.value.as_mut())
+        {
+            t.elem_type = DataType::Float as i32;
+        }
+        mended += 1;
     }
     mended
 }
@@ -388,3 +442,6 @@ fn ints(t: &TensorProto) -> Vec<i32> {
         .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

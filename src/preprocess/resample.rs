@@ -7,6 +7,9 @@
 /// Weights' fractional bits.
 const BITS: u32 = 14;
 
+/// From so many rows on, what [`blend_lanes`] truncates would show: reductions above 127, which no camera needs.
+const MOST_TRUNCATED: usize = 254;
+
 /// Which source samples make each output sample, and with what weights.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Axis {
@@ -87,6 +90,9 @@ impl Axis {
         const LANES: usize = 32;
         let weights = &self.weights[i * self.taps..][..self.counts[i]];
         let rows = &data[self.starts[i] * stride + column..];
+        if weights.len() > MOST_TRUNCATED {
+            return blend_many(weights, rows, stride, out);
+        }
         let (chunks, rest) = out.as_chunks_mut::<LANES>();
         let done = chunks.len() * LANES;
         for (c, out) in chunks.iter_mut().enumerate() {
@@ -138,6 +144,18 @@ fn blend_lanes<const N: usize>(weights: &[i16], rows: &[u8], stride: usize) -> [
         }
     }
     sums.map(|s| (s >> 8) as u8)
+}
+
+/// Sums in 32 bits, nothing truncated.
+fn blend_many(weights: &[i16], rows: &[u8], stride: usize, out: &mut [u8]) {
+    for (column, out) in out.iter_mut().enumerate() {
+        let samples = rows[column..].iter().step_by(stride);
+        let sum: i32 = samples
+            .zip(weights)
+            .map(|(&s, &w)| i32::from(s) * i32::from(w))
+            .sum();
+        *out = ((sum + (1 << (BITS - 1))) >> BITS).clamp(0, 255) as u8;
+    }
 }
 
 #[cfg(test)]

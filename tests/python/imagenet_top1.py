@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime_outputs import exact
 from PIL import Image
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -28,7 +29,7 @@ def input_tensor(path: Path) -> np.ndarray:
 
 def main() -> None:
     model, images = sys.argv[1], Path(sys.argv[2])
-    options = ort.SessionOptions()
+    options = exact()
     options.intra_op_num_threads = 2
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
