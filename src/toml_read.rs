@@ -10,6 +10,9 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
+/// More problems than these help nobody, and each costs another reading of the whole text.
+const MAX_PROBLEMS: usize = 50;
+
 /// One thing that is wrong in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
@@ -49,7 +52,7 @@ impl fmt::Display for Problem {
 pub fn read<T: DeserializeOwned + Default>(text: &str) -> (T, Vec<Problem>) {
     let (mut document, syntax) = DeTable::parse_recoverable(text);
     if !syntax.is_empty() {
-        let problems = syntax.iter().map(|e| Problem {
+        let problems = syntax.iter().take(MAX_PROBLEMS).map(|e| Problem {
             key: String::new(),
             line: e.span().map(|s| line_of(text, s.start)),
             message: format!("not valid TOML: {}", e.message()),
@@ -73,7 +76,7 @@ pub fn read<T: DeserializeOwned + Default>(text: &str) -> (T, Vec<Problem>) {
             line,
             message: explain(error.message()),
         });
-        if removed.is_none() {
+        if removed.is_none() || problems.len() == MAX_PROBLEMS {
             return (T::default(), problems);
         }
     }

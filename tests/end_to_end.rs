@@ -53,7 +53,7 @@ fn a_hundred_images_reach_the_subscriber_as_right_as_with_onnxruntime() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("ocellus.toml");
     let text = format!(
-        "[device]\nid='bench'\n[[camera]]\nid='stills'\nsource='files:{}'\n[[model]]\npath='{}'\n[mqtt]\nurl='mqtt://127.0.0.1:{}'\n",
+        "[device]\nid='bench'\n[[camera]]\nid='stills'\nsource='files:{}'\n[[model]]\npath='{}'\n[mqtt]\nmax_rate=0.0\nurl='mqtt://127.0.0.1:{}'\n",
         images.display(),
         model.display(),
         broker.port
@@ -202,6 +202,12 @@ fn the_demo_shows_what_came_back_from_the_broker() {
     assert!(text.contains("mosquitto_sub -h 127.0.0.1"), "{text}");
     let lines = text.lines().filter(|l| l.contains("  #")).count();
     assert!(lines >= 60, "{lines} results in\n{text}{log}");
+    assert!(
+        text.contains(&format!(" {lines} inferred ")),
+        "not every inference came back: {lines} in\n{text}{log}"
+    );
+    assert!(text.contains("event  appeared: – → "), "{text}");
+    assert!(log.is_empty(), "{log}");
     assert!(
         text.contains(&format!("{lines} results came back from the broker")),
         "{text}"

@@ -36,6 +36,17 @@ def replace_pad_shortcuts(model: nn.Module) -> None:
             block.shortcut = as_convolution(block.shortcut, block.conv1.in_channels)
 
 
+def folded(model: Path) -> onnx.ModelProto:
+    """Constants computed, and paddings and batch norms put into their convolutions, by onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(model)
+    onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    return onnx.load(model)
+
+
 def norms_to_convolutions(model: onnx.ModelProto) -> int:
     """Each batch norm that no convolution before it could take (pre-activation) -> a depthwise 1x1 convolution.
 
@@ -122,13 +133,15 @@ def export(model: nn.Module, size: tuple[int, int], classes: int, out: Path) -> 
     if tuple(expected.shape) != (1, classes):
         raise Refused(f"the network gives {tuple(expected.shape)} for one picture, not (1, {classes})")
     with warnings.catch_warnings():
-        # The exporter that follows this one names nodes and pools otherwise; graphs here stay as they are known.
-        warnings.simplefilter("ignore", DeprecationWarning)
+        # It warns of itself: the exporter that follows this one names nodes and pools otherwise; graphs here stay as they are
+        # known. And of constants: what was written is compared with the network below.
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             model, (x,), str(out), opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], dynamo=False
         )
-    graph = onnx.load(out)
+    graph = folded(out)
     norms = norms_to_convolutions(graph)
+    graph.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, [1, classes]))
     onnx.save(graph, out)
     onnx.checker.check_model(graph, full_check=True)
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::time::Instant;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::progress;
 use super::setup::{ModelArgs, single_model};
 use crate::capture::scene::Scene;
 use crate::frame::{Frame, FrameMeta, FramePool, Geometry, PixelFormat};
@@ -60,7 +60,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let mut tasks = task::build_all(info, &task::TaskSettings::default())?;
 
     let warm_up = args.iterations.div_ceil(10);
-    let bar = progress_bar(args.iterations + warm_up);
+    let bar = progress::counting(args.iterations + warm_up, "frames");
     let stats = Stats::new([]);
     for i in 0..args.iterations + warm_up {
         let frame_started = Instant::now();
@@ -96,12 +96,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         rss_bytes: crate::stats::resident_bytes(),
     };
     print(&report, args.json)
-}
-
-fn progress_bar(length: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} frames, {eta} left")
-        .expect("the template is valid");
-    ProgressBar::new(length).with_style(style)
 }
 
 fn drawn_frame() -> Frame {

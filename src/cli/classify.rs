@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::setup::single_model;
 use crate::frame::{FrameMeta, FramePool};
 use crate::model::{Model, Session};
-use crate::preprocess::{InputTensor, Preprocessor, frame_from_image_bytes};
+use crate::preprocess::{InputSpec, InputTensor, Preprocessor, frame_from_image_bytes};
 use crate::task::{self, Task, TaskKind, TaskResult};
 
 #[derive(Debug, clap::Args)]
@@ -46,8 +46,8 @@ struct Scored<'a> {
     score: f32,
 }
 
-/// Everything that is reused from image to image.
-struct Classifier {
+/// Image files → classes. Everything is reused from image to image.
+pub(super) struct Classifier {
     pool: FramePool,
     preprocessor: Preprocessor,
     input: InputTensor,
@@ -57,7 +57,7 @@ struct Classifier {
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let model = single_model(&args.model, &[TaskKind::Classify])?;
-    let mut classifier = Classifier::new(&model, args.top_k)?;
+    let mut classifier = Classifier::new(&model, model.info().input.clone(), args.top_k)?;
     let mut failed = 0;
     let mut out = std::io::stdout().lock();
     for image in &args.images {
@@ -80,20 +80,22 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 impl Classifier {
-    fn new(model: &Model, top_k: usize) -> anyhow::Result<Self> {
+    /// `spec` is the model's input, or another way to prepare frames of the same shape.
+    pub(super) fn new(model: &Model, spec: InputSpec, top_k: usize) -> anyhow::Result<Self> {
         let info = model.info();
         let mut settings = task::TaskSettings::default();
         settings.classify.top_k = top_k;
         Ok(Self {
             pool: FramePool::default(),
-            preprocessor: Preprocessor::new(info.input.clone()),
-            input: InputTensor::for_spec(&info.input),
+            input: InputTensor::for_spec(&spec),
+            preprocessor: Preprocessor::new(spec),
             session: model.session()?,
             task: task::build(TaskKind::Classify, info, &settings)?,
         })
     }
 
-    fn classify(&mut self, image: &Path) -> anyhow::Result<Vec<task::Class>> {
+    /// The best classes of one image, best first.
+    pub(super) fn classify(&mut self, image: &Path) -> anyhow::Result<Vec<task::Class>> {
         let bytes = std::fs::read(image).context("cannot be read")?;
         let frame = frame_from_image_bytes(&bytes, FrameMeta::of_still("image"), &self.pool)?;
         let prepared = self.preprocessor.run(&frame, &mut self.input)?;

@@ -220,7 +220,16 @@ struct Seen {
 
 #[derive(Deserialize)]
 struct Truth {
-    label: String,
+    /// None while an object comes or goes: then nothing is right or wrong.
+    label: Option<String>,
+}
+
+/// The parts of an `event` that a line shows.
+#[derive(Deserialize)]
+struct Change {
+    event_type: String,
+    from: Option<String>,
+    to: Option<String>,
 }
 
 /// Prints one message as a line; whether it was a result.
@@ -235,11 +244,16 @@ fn show(topic: &str, payload: &[u8]) -> bool {
             }
         },
         Some("event") => {
-            let _ = writeln!(
-                out,
-                "              event  {}",
-                String::from_utf8_lossy(payload)
-            );
+            if let Ok(change) = serde_json::from_slice::<Change>(payload) {
+                let name = |label: &Option<String>| label.clone().unwrap_or_else(|| "–".into());
+                let _ = writeln!(
+                    out,
+                    "              event  {}: {} → {}",
+                    change.event_type,
+                    name(&change.from),
+                    name(&change.to)
+                );
+            }
             false
         }
         _ => false,
@@ -253,10 +267,10 @@ fn line(m: &Message) -> String {
     let best = m.results.first();
     let sees = best.map_or("–", |b| b.label.as_str());
     let score = best.map_or(0.0, |b| 100.0 * b.score);
-    let truth = match &m.truth {
-        Some(t) if best.is_some_and(|b| b.label == t.label) => "right".to_string(),
-        Some(t) => format!("WRONG: {}", t.label),
-        None => String::new(),
+    let truth = match m.truth.as_ref().and_then(|t| t.label.as_ref()) {
+        Some(truth) if best.is_some_and(|b| b.label == *truth) => "right".to_string(),
+        Some(truth) => format!("WRONG: {truth}"),
+        None => "(half in view)".into(),
     };
     format!(
         "{time}  #{:<5} {sees:<10} {score:>5.1} %  {truth:<16} inferred in {:.1} ms, {:.1} ms after capture",

@@ -23,14 +23,21 @@ pub(super) fn man() -> anyhow::Result<()> {
     let mut command = Cli::command();
     command.build();
     clap_mangen::Man::new(command.clone()).render(&mut text)?;
+    sections(&command, "ocellus", &mut text)?;
+    write(&text)
+}
+
+/// A section for each command below `command`, and for theirs.
+fn sections(command: &clap::Command, path: &str, text: &mut Vec<u8>) -> anyhow::Result<()> {
     for sub in command.get_subcommands().filter(|s| s.get_name() != "help") {
-        let name = format!("ocellus {}", sub.get_name());
+        let name = format!("{path} {}", sub.get_name());
         let man = clap_mangen::Man::new(sub.clone().display_name(name.clone()));
         text.extend_from_slice(format!(".SH {}\n", name.to_uppercase()).as_bytes());
-        man.render_description_section(&mut text)?;
-        man.render_options_section(&mut text)?;
+        man.render_description_section(text)?;
+        man.render_options_section(text)?;
+        sections(sub, &name, text)?;
     }
-    write(&text)
+    Ok(())
 }
 
 fn write(text: &[u8]) -> anyhow::Result<()> {

@@ -19,15 +19,10 @@ pub(super) struct LogArgs {
         help_heading = "Logging"
     )]
     log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or a filter such as info,ocellus::capture=debug
-    #[arg(
-        long,
-        global = true,
-        env = "OCELLUS_LOG",
-        default_value = "info",
-        help_heading = "Logging"
-    )]
-    log: String,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as info,ocellus::capture=debug [default: info;
+    /// warn for the demo]
+    #[arg(long, global = true, env = "OCELLUS_LOG", help_heading = "Logging")]
+    log: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -38,11 +33,11 @@ enum LogFormat {
     Json,
 }
 
-/// Starts logging for the whole process.
-pub(super) fn start(args: &LogArgs) {
-    // The embedded broker logs every subscription at info: that is our debug.
-    let quiet = "rumqttd=warn,rumqttc=warn,tract=warn";
-    let (filter, refused) = match EnvFilter::try_new(format!("{quiet},{}", args.log)) {
+/// Starts logging for the whole process; `level` where nothing else is asked for.
+pub(super) fn start(args: &LogArgs, level: &str) {
+    let quiet = "rumqttc=warn,tract=warn";
+    let wanted = args.log.as_deref().unwrap_or(level);
+    let (filter, refused) = match EnvFilter::try_new(format!("{quiet},{wanted}")) {
         Ok(filter) => (filter, None),
         Err(e) => (EnvFilter::new(format!("{quiet},info")), Some(e)),
     };
@@ -60,7 +55,7 @@ pub(super) fn start(args: &LogArgs) {
         }
     }
     if let Some(e) = refused {
-        tracing::warn!("--log {}: {e}; using info", args.log);
+        tracing::warn!("--log {wanted}: {e}; using info");
     }
 }
 

@@ -14,6 +14,8 @@ mod demo;
 mod devices;
 mod generate;
 mod logging;
+mod model;
+mod progress;
 mod run;
 mod setup;
 mod summary;
@@ -58,6 +60,8 @@ enum Command {
     Classify(classify::Args),
     /// Measure each stage of a model on this machine
     Bench(bench::Args),
+    /// Look at models, test them, get them
+    Model(model::Args),
     /// Run the embedded MQTT broker alone
     #[cfg(feature = "broker")]
     Broker(broker::Args),
@@ -65,6 +69,17 @@ enum Command {
     Completions(generate::CompletionsArgs),
     /// Print the manual page (roff)
     Man,
+}
+
+impl Command {
+    /// What is logged if nothing is said. The demo's own lines are enough; its log would stand between them.
+    fn log_level(&self) -> &'static str {
+        match self {
+            #[cfg(feature = "broker")]
+            Self::Demo(_) => "warn",
+            _ => "info",
+        }
+    }
 }
 
 /// A configuration, model or label file that is wrong: exit code 78.
@@ -75,7 +90,7 @@ struct ConfigError(String);
 /// Runs the command of this process's arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    logging::start(&cli.log);
+    logging::start(&cli.log, cli.command.log_level());
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         #[cfg(feature = "broker")]
@@ -84,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(args),
         Command::Classify(args) => classify::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Model(args) => model::run(args),
         #[cfg(feature = "broker")]
         Command::Broker(args) => broker::run(args),
         Command::Completions(args) => generate::completions(args),

@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use super::ConfigError;
 use crate::config::{CameraConfig, Config, ModelConfig, Plan, Problem};
-use crate::model::{LoadOptions, Model};
+use crate::model::{LoadOptions, Model, store};
 use crate::publish::mqtt::MqttSettings;
 use crate::task::TaskKind;
 
@@ -23,7 +23,7 @@ pub(super) struct ConfigArgs {
     /// may be repeated
     #[arg(long, value_name = "SOURCE")]
     pub camera: Vec<String>,
-    /// A model instead of the file's: a bundle's directory or an .onnx file
+    /// A model instead of the file's: a bundle's directory, an .onnx file, or the name of a pulled model
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// Labels of a bare .onnx file, one a line
@@ -112,7 +112,7 @@ fn read(args: &ConfigArgs) -> anyhow::Result<(Config, PathBuf, Vec<Problem>)> {
         // Flags are relative to where the person stands, not to the file.
         let labels = args.labels.as_ref().map(|l| here.join(l));
         config.model = vec![ModelConfig {
-            path: Some(here.join(path)),
+            path: Some(here.join(store::find(path))),
             labels,
             ..ModelConfig::default()
         }];
@@ -132,7 +132,7 @@ fn read(args: &ConfigArgs) -> anyhow::Result<(Config, PathBuf, Vec<Problem>)> {
 /// The model of a command that needs nothing else.
 #[derive(Debug, clap::Args)]
 pub(super) struct ModelArgs {
-    /// A bundle's directory or an .onnx file (default: the model that ships)
+    /// A bundle's directory, an .onnx file, or the name of a pulled model (default: the model that ships)
     #[arg(short, long, value_name = "PATH")]
     pub model: Option<PathBuf>,
     /// Labels of a bare .onnx file, one a line
@@ -146,7 +146,7 @@ pub(super) struct ModelArgs {
 /// Loads it.
 pub(super) fn single_model(args: &ModelArgs, tasks: &[TaskKind]) -> anyhow::Result<Model> {
     let path = match &args.model {
-        Some(path) => path.clone(),
+        Some(path) => store::find(path),
         None => shipped_model()?,
     };
     let options = LoadOptions {
@@ -165,12 +165,7 @@ pub(super) fn single_model(args: &ModelArgs, tasks: &[TaskKind]) -> anyhow::Resu
 /// The model that ships: beside the sources, or where a package puts it.
 pub(super) fn shipped_model() -> anyhow::Result<PathBuf> {
     let name = "scene-resnet10-int8";
-    let beside_sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let places = [
-        beside_sources,
-        "/usr/share/ocellus/models".into(),
-        "/var/lib/ocellus/models".into(),
-    ];
+    let places = store::directories();
     let found = places.iter().map(|p| p.join(name)).find(|p| p.is_dir());
     found.ok_or_else(|| {
         let places: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();

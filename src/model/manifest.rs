@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::ModelError;
 use crate::preprocess::{ColourOrder, Layout, Normalize, ResizePolicy};
 use crate::task::TaskKind;
+use crate::toml_read::Problem;
 
 /// The manifest, as written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -16,6 +17,8 @@ pub struct Manifest {
     pub id: Option<String>,
     /// SHA-256 of `model.onnx`, hexadecimal.
     pub sha256: Option<String>,
+    /// SHA-256 of `labels.txt`, hexadecimal.
+    pub labels_sha256: Option<String>,
     /// What it can do.
     pub tasks: Vec<TaskKind>,
     /// Licence of the weights (SPDX).
@@ -81,10 +84,10 @@ pub struct Golden {
 }
 
 impl Manifest {
-    /// Reads `model.toml`; every problem in one error.
-    pub(super) fn read(path: &Path) -> Result<Self, ModelError> {
-        let text = std::fs::read_to_string(path).map_err(|e| ModelError::unreadable(path, e))?;
-        let (manifest, problems) = crate::toml_read::read::<Self>(&text);
+    /// Reads `model.toml`'s text; every problem in one error.
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, ModelError> {
+        let (manifest, mut problems) = crate::toml_read::read::<Self>(text);
+        problems.extend(manifest.problems());
         if problems.is_empty() {
             return Ok(manifest);
         }
@@ -94,6 +97,65 @@ impl Manifest {
             problems: lines.join("; "),
         })
     }
+
+    /// Values that can never be right.
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Some(id) = self.id.as_ref().filter(|id| !is_id(id)) {
+            let fix = "1 to 64 of a-z A-Z 0-9 _ -";
+            problems.push(Problem::new("id", format!("`{id}` cannot be an id; {fix}")));
+        }
+        for (key, digest) in [
+            ("sha256", &self.sha256),
+            ("labels_sha256", &self.labels_sha256),
+        ] {
+            if digest.as_ref().is_some_and(|d| !is_sha256(d)) {
+                problems.push(Problem::new(key, "not 64 hexadecimal digits"));
+            }
+        }
+        let i = &self.input;
+        let finite = |v: &[f32]| v.iter().all(|v| v.is_finite());
+        if !i.scale.is_none_or(|s| s.is_finite() && s != 0.0) {
+            problems.push(Problem::new("input.scale", "must be a number other than 0"));
+        }
+        if !i.mean.is_none_or(|m| finite(&m)) {
+            problems.push(Problem::new("input.mean", "must be three finite numbers"));
+        }
+        if !i
+            .std
+            .is_none_or(|s| finite(&s) && s.iter().all(|s| *s > 0.0))
+        {
+            problems.push(Problem::new(
+                "input.std",
+                "must be three numbers above 0: pixels are divided by them",
+            ));
+        }
+        if let Some(golden) = &self.golden {
+            if !(golden.tolerance.is_finite() && golden.tolerance >= 0.0) {
+                problems.push(Problem::new(
+                    "golden.tolerance",
+                    "must be a finite number, 0 or more",
+                ));
+            }
+            if golden.output.is_empty() || !finite(&golden.output) {
+                problems.push(Problem::new(
+                    "golden.output",
+                    "must be finite numbers, one an element",
+                ));
+            }
+        }
+        problems
+    }
+}
+
+fn is_id(id: &str) -> bool {
+    let ok = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    (1..=64).contains(&id.len()) && id.bytes().all(ok)
+}
+
+/// Whether this is a SHA-256 in hexadecimal.
+pub fn is_sha256(digest: &str) -> bool {
+    digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 impl ManifestInput {
@@ -109,5 +171,46 @@ impl ManifestInput {
             std: self.std.unwrap_or([1.0; 3]),
         };
         (normalize, true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> String {
+        let e = Manifest::parse(text, Path::new("b/model.toml")).unwrap_err();
+        e.to_string()
+    }
+
+    #[test]
+    fn what_can_never_be_right_is_refused_all_at_once() {
+        let text = "id = 'a/b'\nsha256 = 'abc'\n[input]\nscale = 0.0\nmean = [nan, 0.0, 0.0]\nstd = [1.0, 0.0, 1.0]\n
+            [golden]\nimage = 'g.png'\noutput = [inf]\ntolerance = inf\n";
+        let all = problems(text);
+        for key in [
+            "id: `a/b`",
+            "sha256: ",
+            "input.scale: ",
+            "input.mean: ",
+            "input.std: ",
+            "golden.tolerance: ",
+            "golden.output: ",
+        ] {
+            assert!(all.contains(key), "no `{key}` in {all}");
+        }
+        assert!(all.starts_with("b/model.toml: "));
+    }
+
+    #[test]
+    fn a_manifest_of_nothing_but_mistakes_is_told_in_bounded_time_and_length() {
+        let text: String = (0..200_000).map(|i| format!("k{i} = 1\n")).collect();
+        assert!(problems(&text).len() < 10_000);
+        let nested = format!("id = {}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(
+            problems(&nested).contains("TOML"),
+            "{:.200}",
+            problems(&nested)
+        );
     }
 }

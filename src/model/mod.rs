@@ -3,32 +3,42 @@
 //! In: a path. Out: a [`Model`], shared by all cameras; each inference thread has its own [`Session`].
 //! Always holds: a model that is not what its manifest says does not start.
 
+mod anatomy;
+pub mod catalogue;
+pub mod doctor;
 mod engine;
+mod error;
+mod files;
+mod golden;
+mod input;
+mod labels;
 mod manifest;
-mod normalize;
+mod onnx_file;
+mod placement;
+#[cfg(feature = "pull")]
+pub mod pull;
+mod shapes;
+pub mod store;
+mod wire;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+pub use anatomy::{Anatomy, Layer, TensorInfo};
+pub use error::ModelError;
+pub use golden::SelfTest;
+pub use labels::Labels;
 pub use manifest::{Golden, Manifest, ManifestEmbedding, ManifestInput, ManifestOutput};
 
-use crate::frame::{FrameMeta, FramePool};
-use crate::observe::ModelRef;
-use crate::preprocess::{
-    ColourOrder, InputSpec, InputTensor, InputType, Layout, Preprocessor, ResizePolicy,
-    frame_from_image_bytes,
-};
-use crate::task::TaskKind;
-use engine::{Embedding, InputElement, Network, NetworkSession};
+pub use placement::Placement;
 
-/// The largest file that is read as a model: 1 GiB.
-const MAX_MODEL_BYTES: u64 = 1 << 30;
-/// The largest manifest or label file: 16 MiB.
-const MAX_TEXT_BYTES: u64 = 16 << 20;
+use crate::observe::ModelRef;
+use crate::preprocess::{InputSpec, InputTensor, Layout};
+use crate::task::TaskKind;
+use engine::{Embedding, EngineOptions, Network, NetworkSession};
+use files::ModelFiles;
 
 /// How a model is to be loaded.
 #[derive(Debug, Clone, Default)]
@@ -41,109 +51,8 @@ pub struct LoadOptions {
     pub tasks: Vec<TaskKind>,
     /// Threads that compute one inference together; 0 is taken as 1.
     pub threads: usize,
-}
-
-/// Why a model does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ModelError {
-    /// A file cannot be read.
-    #[error("{path}: {problem}", path = .path.display())]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// What the system said.
-        problem: String,
-    },
-    /// The ONNX file cannot be run.
-    #[error("{path}: {problem}", path = .path.display())]
-    Unusable {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong, with the node's name where there is one.
-        problem: String,
-    },
-    /// The manifest is wrong.
-    #[error("{path}: {problems}", path = .path.display())]
-    Manifest {
-        /// Which file.
-        path: PathBuf,
-        /// All that is wrong.
-        problems: String,
-    },
-    /// The ONNX file is not the one that the manifest was written for.
-    #[error("{path}: its SHA-256 is {actual}, but model.toml says {expected}; copy the bundle again", path = .path.display())]
-    Digest {
-        /// Which file.
-        path: PathBuf,
-        /// The file's.
-        actual: String,
-        /// The manifest's.
-        expected: String,
-    },
-    /// Labels and output do not fit.
-    #[error("{path}: {labels} labels for an output of {outputs} classes; one line a class is needed", path = .path.display())]
-    LabelCount {
-        /// The label file.
-        path: PathBuf,
-        /// Labels there.
-        labels: usize,
-        /// Elements of the output.
-        outputs: usize,
-    },
-    /// This machine does not compute what the training machine did.
-    #[error("{path}: the golden input gives another result here: {problem}", path = .path.display())]
-    Golden {
-        /// The bundle.
-        path: PathBuf,
-        /// By how much.
-        problem: String,
-    },
-    /// An inference failed.
-    #[error("inference failed: {0}")]
-    Inference(String),
-}
-
-impl ModelError {
-    fn unreadable(path: &Path, e: impl std::fmt::Display) -> Self {
-        Self::Unreadable {
-            path: path.into(),
-            problem: e.to_string(),
-        }
-    }
-}
-
-/// Class names, in the order of the output. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Labels(Arc<[Arc<str>]>);
-
-impl Labels {
-    /// One name a line; blank lines at the end do not count.
-    pub fn parse(text: &str) -> Self {
-        Self(
-            text.trim_end()
-                .lines()
-                .map(|l| Arc::from(l.trim()))
-                .collect(),
-        )
-    }
-
-    /// How many there are; 0 if the model came without.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether the model came without.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// A class's name, or its index as text.
-    pub fn get(&self, index: usize) -> Arc<str> {
-        self.0
-            .get(index)
-            .cloned()
-            .unwrap_or_else(|| index.to_string().into())
-    }
+    /// Feed floats even where the model only quantizes them: for comparisons with other engines.
+    pub float_input: bool,
 }
 
 /// What an output of the model is.
@@ -216,7 +125,7 @@ pub struct Model {
 
 #[derive(Debug)]
 struct Inner {
-    path: PathBuf,
+    files: ModelFiles,
     info: ModelInfo,
     network: Arc<Network>,
     golden: Option<Golden>,
@@ -237,56 +146,19 @@ impl Session {
     }
 }
 
-/// The outcome of a self-test.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SelfTest {
-    /// The golden input gave the golden output; the largest difference of an element.
-    Passed(f32),
-    /// There is nothing to compare with.
-    NoGolden,
-}
-
-impl std::fmt::Display for SelfTest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Passed(difference) => write!(
-                f,
-                "golden output reproduced (largest difference {difference:.4})"
-            ),
-            Self::NoGolden => f.write_str("no golden output to compare with"),
-        }
-    }
-}
-
 impl Model {
     /// Loads a bundle's directory or a bare `.onnx` file.
     ///
     /// # Errors
     /// Whatever makes it not the model that it says it is: see [`ModelError`].
     pub fn load(path: &Path, options: &LoadOptions) -> Result<Self, ModelError> {
-        let is_bundle = path.is_dir();
-        let manifest = if is_bundle {
-            Manifest::read(&path.join("model.toml"))?
-        } else {
-            Manifest::default()
-        };
-        let onnx = if is_bundle {
-            path.join("model.onnx")
-        } else {
-            path.to_path_buf()
-        };
-        let bytes = read_bounded(&onnx, MAX_MODEL_BYTES)?;
-        let sha256 = format!("{:x}", Sha256::digest(&bytes));
-        if let Some(expected) = manifest
-            .sha256
-            .as_ref()
-            .filter(|e| !e.eq_ignore_ascii_case(&sha256))
-        {
-            return Err(ModelError::Digest {
-                path: onnx,
-                actual: sha256,
-                expected: expected.clone(),
-            });
+        let files = ModelFiles::at(path)?;
+        let manifest = read_manifest(&files)?;
+        let onnx = files.onnx_path();
+        let bytes = files.onnx()?;
+        let sha256 = sha256(&bytes);
+        if let Some(expected) = &manifest.sha256 {
+            check_digest(&onnx, expected, &bytes)?;
         }
         let tasks = [&options.tasks, &manifest.tasks]
             .into_iter()
@@ -302,16 +174,21 @@ impl Model {
             path: onnx.clone(),
             problem,
         };
-        let network = engine::load(&bytes, embedding).map_err(unusable)?;
+        let engine = EngineOptions {
+            embedding,
+            threads: options.threads,
+            byte_input: !options.float_input && manifest.input.layout != Some(Layout::Nhwc),
+        };
+        let network = engine::load(&bytes, &engine).map_err(unusable)?;
         drop(bytes);
         let mut notes = network.notes.clone();
-        let input = input_spec(&network, &manifest.input, &mut notes).map_err(unusable)?;
+        let input = input::spec(&network, &manifest.input, &mut notes).map_err(unusable)?;
         let outputs: Vec<OutputInfo> = network
             .outputs
             .iter()
             .map(|o| output_info(o, &manifest))
             .collect();
-        let labels = labels(path, is_bundle, options, &outputs)?;
+        let labels = labels::load(&files, options, &manifest, &outputs)?;
         let stem = path
             .file_stem()
             .map(|s| s.to_string_lossy().into_owned())
@@ -326,7 +203,7 @@ impl Model {
             notes,
         };
         let inner = Inner {
-            path: path.into(),
+            files,
             info,
             network: Arc::new(network),
             golden: manifest.golden,
@@ -357,89 +234,32 @@ impl Model {
 
     /// The engine's name, for reports.
     pub fn engine_name(&self) -> String {
-        engine::name()
-    }
-
-    /// Computes the bundle's golden input and compares.
-    ///
-    /// # Errors
-    /// [`ModelError::Golden`]: this machine computes something else. [`ModelError::Unreadable`]: the picture is not there.
-    pub fn self_test(&self) -> Result<SelfTest, ModelError> {
-        let Some(golden) = &self.inner.golden else {
-            return Ok(SelfTest::NoGolden);
-        };
-        let wrong = |problem: String| ModelError::Golden {
-            path: self.inner.path.clone(),
-            problem,
-        };
-        let image = plain_name(&golden.image)
-            .ok_or_else(|| wrong(format!("`{}` is no file name", golden.image)))?;
-        let file = self.inner.path.join(image);
-        let bytes = read_bounded(&file, MAX_TEXT_BYTES)?;
-        let frame =
-            frame_from_image_bytes(&bytes, FrameMeta::of_still("golden"), &FramePool::default())
-                .map_err(|e| ModelError::unreadable(&file, e))?;
-        let spec = InputSpec {
-            resize: ResizePolicy::Stretch,
-            ..self.inner.info.input.clone()
-        };
-        let mut input = InputTensor::for_spec(&spec);
-        Preprocessor::new(spec)
-            .run(&frame, &mut input)
-            .map_err(|e| ModelError::unreadable(&file, e))?;
-        let mut session = self.session()?;
-        let actual = &session.run(&input)?.get(0).values;
-        if actual.len() != golden.output.len() {
-            return Err(wrong(format!(
-                "{} elements instead of {}",
-                actual.len(),
-                golden.output.len()
-            )));
-        }
-        let difference = actual
-            .iter()
-            .zip(&golden.output)
-            .map(|(a, b)| (a - b).abs())
-            .fold(0.0, f32::max);
-        match difference <= golden.tolerance {
-            true => Ok(SelfTest::Passed(difference)),
-            false => Err(wrong(format!(
-                "an element is off by {difference}, more than {}",
-                golden.tolerance
-            ))),
-        }
+        self.inner.network.engine_name()
     }
 }
 
-/// A file's name without a directory: nothing outside the bundle is read.
-fn plain_name(name: &str) -> Option<&str> {
-    let mut parts = Path::new(name).components();
-    match (parts.next(), parts.next()) {
-        (Some(std::path::Component::Normal(_)), None) => Some(name),
-        _ => None,
+/// The manifest of a bundle; an empty one for a bare file.
+fn read_manifest(files: &ModelFiles) -> Result<Manifest, ModelError> {
+    match files.manifest()? {
+        Some(text) => Manifest::parse(&text, &files.part("model.toml")),
+        None => Ok(Manifest::default()),
     }
 }
 
-fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
-    let unreadable = |e: &dyn std::fmt::Display| ModelError::unreadable(path, e);
-    let file = File::open(path).map_err(|e| unreadable(&e))?;
-    let metadata = file.metadata().map_err(|e| unreadable(&e))?;
-    if !metadata.is_file() {
-        return Err(unreadable(
-            &"not a file; a bundle is a directory with model.onnx and model.toml",
-        ));
+fn sha256(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
+}
+
+fn check_digest(path: &Path, expected: &str, bytes: &[u8]) -> Result<(), ModelError> {
+    let actual = sha256(bytes);
+    match expected.eq_ignore_ascii_case(&actual) {
+        true => Ok(()),
+        false => Err(ModelError::Digest {
+            path: path.into(),
+            actual,
+            expected: expected.into(),
+        }),
     }
-    if metadata.len() > limit {
-        return Err(unreadable(&format!(
-            "{} bytes are more than the {limit} that are read",
-            metadata.len()
-        )));
-    }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    file.take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(|e| unreadable(&e))?;
-    Ok(bytes)
 }
 
 fn output_info(o: &engine::OutputShape, manifest: &Manifest) -> OutputInfo {
@@ -458,103 +278,4 @@ fn output_info(o: &engine::OutputShape, manifest: &Manifest) -> OutputInfo {
         role,
         elements: o.elements,
     }
-}
-
-fn labels(
-    path: &Path,
-    is_bundle: bool,
-    options: &LoadOptions,
-    outputs: &[OutputInfo],
-) -> Result<Labels, ModelError> {
-    let file = match &options.labels {
-        Some(file) => file.clone(),
-        None if is_bundle => path.join("labels.txt"),
-        None => return Ok(Labels::default()),
-    };
-    if is_bundle && options.labels.is_none() && !file.exists() {
-        return Ok(Labels::default());
-    }
-    let bytes = read_bounded(&file, MAX_TEXT_BYTES)?;
-    let text =
-        String::from_utf8(bytes).map_err(|_| ModelError::unreadable(&file, "not UTF-8 text"))?;
-    let labels = Labels::parse(&text);
-    match outputs.iter().find(|o| o.role != OutputRole::Embedding) {
-        Some(o) if o.elements != labels.len() => Err(ModelError::LabelCount {
-            path: file,
-            labels: labels.len(),
-            outputs: o.elements,
-        }),
-        _ => Ok(labels),
-    }
-}
-
-fn input_spec(
-    network: &Network,
-    said: &ManifestInput,
-    notes: &mut Vec<String>,
-) -> Result<InputSpec, String> {
-    let [_, a, b, c] = network.input_shape;
-    let channels = |n: usize| n == 1 || n == 3;
-    let layout = match said.layout {
-        Some(layout) => layout,
-        None if channels(a) => Layout::Nchw,
-        None if channels(c) => Layout::Nhwc,
-        None => {
-            return Err(format!(
-                "no axis of the input {:?} has 1 or 3 channels",
-                network.input_shape
-            ));
-        }
-    };
-    let (channel_count, height, width) = match layout {
-        Layout::Nchw => (a, b, c),
-        Layout::Nhwc => (c, a, b),
-    };
-    if !channels(channel_count) || network.input_shape[0] != 1 {
-        return Err(format!(
-            "the input {:?} is not one picture of 1 or 3 channels",
-            network.input_shape
-        ));
-    }
-    let colour = match said.colour {
-        Some(colour) if colour.channels() != channel_count => {
-            return Err(format!(
-                "model.toml says {colour:?}, but the input has {channel_count} channel(s)"
-            ));
-        }
-        Some(colour) => colour,
-        None if channel_count == 1 => ColourOrder::Grey,
-        None => ColourOrder::Rgb,
-    };
-    let (normalize, is_said) = said.normalize();
-    if !is_said {
-        notes.push(
-            "normalization not stated: ImageNet's mean and standard deviation are assumed".into(),
-        );
-    }
-    let (width, height) = (width as u32, height as u32);
-    let resize = said.resize.unwrap_or_else(|| {
-        // ImageNet's evaluation keeps 224 of 256; pictures as small as CIFAR's are shown whole.
-        if width.min(height) <= 64 {
-            ResizePolicy::Stretch
-        } else {
-            ResizePolicy::ShortSideCrop {
-                short_side: (width.max(height) * 256).div_ceil(224),
-            }
-        }
-    });
-    let dtype = match network.input_type {
-        InputElement::F32 => InputType::F32,
-        InputElement::U8 { scale, zero_point } => InputType::U8 { scale, zero_point },
-        InputElement::I8 { scale, zero_point } => InputType::I8 { scale, zero_point },
-    };
-    Ok(InputSpec {
-        width,
-        height,
-        layout,
-        colour,
-        dtype,
-        resize,
-        normalize,
-    })
 }

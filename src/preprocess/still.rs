@@ -47,3 +47,19 @@ pub fn frame_from_image_bytes(
         meta,
     })
 }
+
+/// Width and height as an image file's header declares them; nothing is decoded.
+///
+/// # Errors
+/// No JPEG, PNG, BMP or WebP header.
+pub fn image_size(bytes: &[u8]) -> Result<(u32, u32), PreprocessError> {
+    if bytes.starts_with(&[0xff, 0xd8]) {
+        let header = jpeg::parse(bytes).map_err(PreprocessError::Image)?;
+        return Ok(header.size);
+    }
+    image::ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|e| PreprocessError::Image(e.to_string()))?
+        .into_dimensions()
+        .map_err(|e| PreprocessError::Image(e.to_string()))
+}

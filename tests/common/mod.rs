@@ -1,7 +1,9 @@
 //! What several tests share.
 #![allow(dead_code)]
 
+pub mod http;
 pub mod mosquitto;
+pub mod onnx;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

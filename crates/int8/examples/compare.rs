@@ -20,20 +20,43 @@ fn main() -> Result<(), Problem> {
     let bytes = std::fs::read(path)?;
 
     let started = Instant::now();
-    let loaded = load(&bytes, &Options { isa, threads, byte_input: false })?;
-    println!("{}loaded in {:.0} ms", loaded.report, started.elapsed().as_secs_f64() * 1e3);
+    let loaded = load(
+        &bytes,
+        &Options {
+            isa,
+            threads,
+            byte_input: false,
+        },
+    )?;
+    println!(
+        "{}loaded in {:.0} ms",
+        loaded.report,
+        started.elapsed().as_secs_f64() * 1e3
+    );
     let inputs = inputs(&loaded.model)?;
     let (ours, time) = measure(loaded.model, &inputs, runs)?;
     println!("on integers: {}", milliseconds(time));
 
-    let plain = tract_onnx::onnx().model_for_read(&mut &*bytes).and_then(|m| m.into_optimized());
-    match plain.map_err(Problem::from).and_then(|model| measure(model, &inputs, runs)) {
+    let plain = tract_onnx::onnx()
+        .model_for_read(&mut &*bytes)
+        .and_then(|m| m.into_optimized());
+    match plain
+        .map_err(Problem::from)
+        .and_then(|model| measure(model, &inputs, runs))
+    {
         Ok((theirs, time)) => {
             println!("plain tract: {}", milliseconds(time));
             for (i, (a, b)) in ours.iter().zip(&theirs).enumerate() {
                 let (a, b) = (floats(a)?, floats(b)?);
-                let difference = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                println!("output {i}: {} elements, largest difference {difference}", a.len());
+                let difference = a
+                    .iter()
+                    .zip(&b)
+                    .map(|(a, b)| (a - b).abs())
+                    .fold(0.0, f32::max);
+                println!(
+                    "output {i}: {} elements, largest difference {difference}",
+                    a.len()
+                );
             }
         }
         Err(e) => println!("plain tract does not run it: {e:#}"),
@@ -72,7 +95,11 @@ fn inputs(model: &TypedModel) -> TractResult<TVec<TValue>> {
     Ok(inputs)
 }
 
-fn measure(model: TypedModel, inputs: &TVec<TValue>, runs: usize) -> Result<(TVec<TValue>, Duration), Problem> {
+fn measure(
+    model: TypedModel,
+    inputs: &TVec<TValue>,
+    runs: usize,
+) -> Result<(TVec<TValue>, Duration), Problem> {
     let mut session = model.into_runnable()?.spawn()?;
     let mut outputs = session.run(inputs.clone())?;
     let mut best = Duration::MAX;
@@ -86,5 +113,9 @@ fn measure(model: TypedModel, inputs: &TVec<TValue>, runs: usize) -> Result<(TVe
 
 fn floats(value: &TValue) -> TractResult<Vec<f32>> {
     let tensor = value.cast_to::<f32>()?;
-    Ok(tensor.to_plain_array_view::<f32>()?.iter().copied().collect())
+    Ok(tensor
+        .to_plain_array_view::<f32>()?
+        .iter()
+        .copied()
+        .collect())
 }

@@ -40,6 +40,7 @@ mod shapes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+pub use normalize::normalize;
 pub use ocellus_int8_kernels::Isa;
 pub use report::{Left, Report, Taken};
 use tract_onnx::pb::ModelProto;
@@ -156,11 +157,12 @@ fn load_checked(proto: &mut ModelProto, options: &Options) -> Result<Loaded, Err
         return Err(Error::Isa(format!("this processor has no {isa}")));
     }
     let threads = options.threads.max(1);
-    let notes = normalize::normalize(proto)?;
+    let notes = normalize(proto)?;
     let graph = proto
         .graph
         .as_mut()
         .ok_or_else(|| Error::NotOnnx("it has no graph".into()))?;
+    qoperator::quantize_constants(graph)?;
     let mut parts = partition(Import::new(graph)?);
     let input = if options.byte_input {
         parts.take_bytes(graph)

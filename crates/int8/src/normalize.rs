@@ -17,10 +17,14 @@ use tract_onnx::pb::{
 
 use crate::Error;
 use crate::proto::constants_to_initializers;
-use crate::qoperator::{qoperators_to_qdq, quantize_constants};
+use crate::qoperator::qoperators_to_qdq;
 
-/// Applies every rule; returns a sentence for each that changed something worth a word.
-pub(crate) fn normalize(model: &mut ModelProto) -> Result<Vec<String>, Error> {
+/// Brings a model into the form that tract and [`load_proto`](crate::load_proto) take (which does it too); returns a
+/// sentence for each rule that changed something.
+///
+/// # Errors
+/// An operator lacks something, or a constant makes no sense.
+pub fn normalize(model: &mut ModelProto) -> Result<Vec<String>, Error> {
     let graph = model
         .graph
         .as_mut()
@@ -46,7 +50,6 @@ pub(crate) fn normalize(model: &mut ModelProto) -> Result<Vec<String>, Error> {
         qoperators_to_qdq(graph)?,
         "QOperator nodes written as QuantizeLinear and DequantizeLinear",
     );
-    quantize_constants(graph)?;
     Ok(done)
 }
 
@@ -108,3 +111,6 @@ fn pad_value_is_a_scalar(graph: &mut GraphProto) -> usize {
     }
     mended
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,22 +10,36 @@ fn layers(model: &str) {
     let Some(models) = models() else { return };
     let dir = tempfile::tempdir().unwrap();
     let file = models.join(model).with_extension("onnx");
-    let Some(()) = python("model_cases.py", &[&file, dir.path()]) else { return };
+    let Some(()) = python("model_cases.py", &[&file, dir.path()]) else {
+        return;
+    };
     let mut all = Difference::default();
     let mut problems = Vec::new();
     for case in cases(dir.path()) {
         let name = case.file_stem().unwrap().to_string_lossy().into_owned();
         let (difference, _) = run_case(&case, &Options::default());
-        let (reference, _) = run_case(&case, &Options { isa: Some(Isa::Generic), ..Options::default() });
+        let (reference, _) = run_case(
+            &case,
+            &Options {
+                isa: Some(Isa::Generic),
+                ..Options::default()
+            },
+        );
         if difference.largest > 1.0 || reference.largest > 1.0 {
             problems.push(format!("{name}: {difference:?}, {reference:?}"));
         }
         all.elements += difference.elements;
         all.unequal += difference.unequal;
     }
-    println!("{model}: {} of {} elements differ, by 1", all.unequal, all.elements);
+    println!(
+        "{model}: {} of {} elements differ, by 1",
+        all.unequal, all.elements
+    );
     assert!(problems.is_empty(), "{}", problems.join("\n"));
-    assert!(all.elements > 0 && all.unequal * 1000 <= all.elements, "{model}: {all:?}");
+    assert!(
+        all.elements > 0 && all.unequal * 1000 <= all.elements,
+        "{model}: {all:?}"
+    );
 }
 
 #[test]

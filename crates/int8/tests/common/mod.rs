@@ -20,7 +20,10 @@ pub fn models() -> Option<PathBuf> {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
     let models = data.unwrap_or_else(default).join("models");
     if !models.is_dir() {
-        skip(&format!("no models in {}; set OCELLUS_TEST_DATA", models.display()));
+        skip(&format!(
+            "no models in {}; set OCELLUS_TEST_DATA",
+            models.display()
+        ));
         return None;
     }
     Some(models)
@@ -29,13 +32,23 @@ pub fn models() -> Option<PathBuf> {
 /// Runs a script of `tests/python` with onnxruntime; `None` if there is no such Python here.
 pub fn python(script: &str, args: &[&Path]) -> Option<()> {
     let python = std::env::var("OCELLUS_PYTHON").unwrap_or_else(|_| "python3".into());
-    let has = Command::new(&python).args(["-c", "import numpy, onnx, onnxruntime"]).output();
+    let has = Command::new(&python)
+        .args(["-c", "import numpy, onnx, onnxruntime"])
+        .output();
     if !has.is_ok_and(|o| o.status.success()) {
-        skip(&format!("{python} has no numpy, onnx, onnxruntime; set OCELLUS_PYTHON"));
+        skip(&format!(
+            "{python} has no numpy, onnx, onnxruntime; set OCELLUS_PYTHON"
+        ));
         return None;
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(script);
-    let status = Command::new(python).arg(script).args(args).status().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/python")
+        .join(script);
+    let status = Command::new(python)
+        .arg(script)
+        .args(args)
+        .status()
+        .unwrap();
     assert!(status.success());
     Some(())
 }
@@ -53,9 +66,14 @@ pub struct Difference {
 pub fn run_case(model: &Path, options: &Options) -> (Difference, Report) {
     let name = model.file_stem().unwrap().to_string_lossy().into_owned();
     let read = |extension: &str| std::fs::read(model.with_extension(extension)).unwrap();
-    let loaded = load(&std::fs::read(model).unwrap(), options).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let loaded =
+        load(&std::fs::read(model).unwrap(), options).unwrap_or_else(|e| panic!("{name}: {e}"));
     let (given, expected) = (read("in"), read("out"));
-    let step: f32 = String::from_utf8(read("step")).unwrap().trim().parse().unwrap();
+    let step: f32 = String::from_utf8(read("step"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     let mut rest = given.as_slice();
     let mut inputs = tvec!();
     for i in 0..loaded.model.input_outlets().unwrap().len() {
@@ -68,19 +86,29 @@ pub fn run_case(model: &Path, options: &Options) -> (Difference, Report) {
         inputs.push(tensor.into());
     }
     assert!(rest.is_empty(), "{name}: inputs of another size");
-    let results = loaded.model.into_runnable().unwrap().run(inputs).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+    let results = loaded
+        .model
+        .into_runnable()
+        .unwrap()
+        .run(inputs)
+        .unwrap_or_else(|e| panic!("{name}: {e:#}"));
     let mut difference = Difference::default();
     let mut rest = expected.as_slice();
     for result in results.iter() {
         let size = result.datum_type().size_of();
         let (own, others) = rest.split_at(result.len() * size);
         rest = others;
-        let theirs = unsafe { Tensor::from_raw_dt(result.datum_type(), result.shape(), own) }.unwrap();
+        let theirs =
+            unsafe { Tensor::from_raw_dt(result.datum_type(), result.shape(), own) }.unwrap();
         let is_float = result.datum_type() == f32::datum_type();
         let scale = if is_float { step } else { 1.0 };
         let floats = |t: &Tensor| -> Vec<f32> {
             let t = t.cast_to::<f32>().unwrap();
-            t.to_plain_array_view::<f32>().unwrap().iter().copied().collect()
+            t.to_plain_array_view::<f32>()
+                .unwrap()
+                .iter()
+                .copied()
+                .collect()
         };
         for (a, b) in floats(result).iter().zip(floats(&theirs)) {
             let d = (a - b).abs() / scale;
@@ -96,7 +124,9 @@ pub fn run_case(model: &Path, options: &Options) -> (Difference, Report) {
 /// All cases of a directory, in order.
 pub fn cases(dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
-    let mut cases: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|e| e == "onnx")).collect();
+    let mut cases: Vec<PathBuf> = entries
+        .filter(|p| p.extension().is_some_and(|e| e == "onnx"))
+        .collect();
     cases.sort();
     cases
 }
