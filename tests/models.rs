@@ -8,7 +8,9 @@ use std::process::Command;
 use common::{python, skip, test_data};
 use ocellus::frame::{FrameMeta, FramePool};
 use ocellus::model::{LoadOptions, Model, OutputRole};
-use ocellus::preprocess::{InputData, InputTensor, Preprocessor, frame_from_image_bytes};
+use ocellus::preprocess::{
+    InputData, InputTensor, InputType, Preprocessor, frame_from_image_bytes,
+};
 use ocellus::task::TaskKind;
 
 /// Of the photographs, so many are inferred with each model.
@@ -21,6 +23,14 @@ fn photographs(data: &Path) -> Vec<PathBuf> {
         .collect();
     paths.sort();
     paths.into_iter().step_by(25).take(PHOTOGRAPHS).collect()
+}
+
+/// onnxruntime is fed what the file says: floats.
+fn floats() -> LoadOptions {
+    LoadOptions {
+        float_input: true,
+        ..LoadOptions::default()
+    }
 }
 
 /// The inputs as bytes, one after the other, and what `output` is for each.
@@ -92,8 +102,8 @@ fn every_model_loads_and_computes_what_onnxruntime_computes() {
     assert!(models.len() >= 14, "{models:?}");
     for path in &models {
         let name = path.file_name().unwrap().to_string_lossy();
-        let model = Model::load(path, &LoadOptions::default())
-            .unwrap_or_else(|e| panic!("{name} does not load: {e}"));
+        let model =
+            Model::load(path, &floats()).unwrap_or_else(|e| panic!("{name} does not load: {e}"));
         let (inputs, ours) = infer(&model, &photographs, 0);
         let theirs = reference(&python, path, &inputs, None);
         assert_eq!(theirs.len(), ours.iter().map(Vec::len).sum::<usize>());
@@ -131,7 +141,7 @@ fn the_embedding_is_found_and_is_onnxruntimes() {
         let path = data.join("models").join(file);
         let options = LoadOptions {
             tasks: vec![TaskKind::Classify, TaskKind::Embed],
-            ..LoadOptions::default()
+            ..floats()
         };
         let model = Model::load(&path, &options).unwrap();
         let outputs = &model.info().outputs;
@@ -151,5 +161,27 @@ fn the_embedding_is_found_and_is_onnxruntimes() {
             let cosine = cosine(ours, theirs);
             assert!(cosine >= 0.995, "{file}: cosine {cosine}");
         }
+    }
+}
+
+/// Normalization and quantization in one table of bytes are exactly what the model does with a float input.
+#[test]
+fn camera_bytes_become_the_first_layer_as_floats_do() {
+    let Some(data) = test_data() else { return };
+    for file in [
+        "resnet18-int8-qdq-u8s8",
+        "resnet18-int8-qdq-s8s8",
+        "resnet18-int8-qop-u8s8",
+        "resnet20-cifar10-int8-qdq-u8s8",
+    ] {
+        let path = data.join("models").join(file).with_extension("onnx");
+        let photographs = photographs(&data);
+        let bytes = Model::load(&path, &LoadOptions::default()).unwrap();
+        let floats = Model::load(&path, &floats()).unwrap();
+        assert!(matches!(bytes.info().input.dtype, InputType::U8 { .. }));
+        assert_eq!(floats.info().input.dtype, InputType::F32);
+        let (_, from_bytes) = infer(&bytes, &photographs, 0);
+        let (_, from_floats) = infer(&floats, &photographs, 0);
+        assert_eq!(from_bytes, from_floats, "{file}");
     }
 }

@@ -5,11 +5,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use ocellus_int8::Report;
+use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension::Value as DimValue};
+use tract_onnx::pb::type_proto::Value as TypeValue;
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 
 use super::anatomy::Anatomy;
-use super::normalize::normalize;
 use super::{OutputTensor, Outputs, onnx_file};
 use crate::preprocess::{InputData, InputTensor};
 
@@ -22,9 +24,13 @@ pub(super) struct Network {
     plan: Arc<TypedRunnableModel>,
     pub input_type: InputElement,
     pub input_shape: [usize; 4],
+    /// The input is one of bytes with the channels last, whatever the file says.
+    pub byte_input: bool,
     pub outputs: Vec<OutputShape>,
     /// Sentences about what was mended or left out.
     pub notes: Vec<String>,
+    /// What runs on integers.
+    pub report: Report,
 }
 
 /// Element type of the graph's input, with the quantization that follows it.
@@ -47,10 +53,19 @@ pub(super) struct OutputShape {
     pub embedding: bool,
 }
 
+/// How a model is to be loaded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EngineOptions<'a> {
+    pub embedding: Embedding<'a>,
+    pub threads: usize,
+    /// A picture that is only read to be quantized may come as bytes.
+    pub byte_input: bool,
+}
+
 /// Reads, mends and optimizes a model.
-pub(super) fn load(bytes: &[u8], embedding: Embedding<'_>) -> Result<Network, String> {
+pub(super) fn load(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, String> {
     // tract checks what it reads, but a hostile graph may still reach an assertion: that is a bad model, not a crash.
-    let loaded = catch_unwind(AssertUnwindSafe(|| load_graph(bytes, embedding)));
+    let loaded = catch_unwind(AssertUnwindSafe(|| load_graph(bytes, options)));
     loaded
         .unwrap_or_else(|_| Err("the graph is malformed: tract gave up on it (see the log)".into()))
 }
@@ -63,14 +78,13 @@ pub(super) enum Embedding<'a> {
     Named(&'a str),
 }
 
-fn load_graph(bytes: &[u8], embedding: Embedding<'_>) -> Result<Network, String> {
-    let onnx = tract_onnx::onnx();
+fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, String> {
     let mut proto = onnx_file::decode(bytes)?;
     // What has no known size has no bound either.
     if let Some(problem) = Anatomy::of(&proto)?.problems.into_iter().next() {
         return Err(problem);
     }
-    let mut notes = normalize(&mut proto).map_err(|e| e.to_string())?;
+    let mut notes = ocellus_int8::normalize(&mut proto).map_err(|e| e.to_string())?;
     let graph = proto.graph.as_mut().ok_or("it has no graph")?;
     let [input] = graph.input.as_slice() else {
         let names: Vec<&str> = graph.input.iter().map(|i| &*i.name).collect();
@@ -94,7 +108,7 @@ fn load_graph(bytes: &[u8], embedding: Embedding<'_>) -> Result<Network, String>
         })
         .collect();
     let embedding =
-        match embedding {
+        match options.embedding {
             Embedding::No => None,
             Embedding::Find => {
                 let found = last_fully_connected(graph);
@@ -121,21 +135,25 @@ fn load_graph(bytes: &[u8], embedding: Embedding<'_>) -> Result<Network, String>
         });
     }
 
-    let model = onnx
-        .model_for_proto_model(&proto)
-        .map_err(|e| format!("{e:#}"))?;
-    let unknown = model
-        .nodes()
-        .iter()
-        .find(|n| n.op.name().starts_with("Unimplemented"));
-    if let Some(node) = unknown {
-        return Err(format!(
-            "the node `{}` is an operator that cannot run here: {}",
-            node.name,
-            node.op.name()
+    let first_channels = channels_first(graph);
+    let engine = ocellus_int8::Options {
+        threads: options.threads,
+        byte_input: options.byte_input && first_channels,
+        ..Default::default()
+    };
+    let loaded = ocellus_int8::load_proto(proto, &engine).map_err(|e| e.to_string())?;
+    let ocellus_int8::Loaded {
+        model,
+        report,
+        input,
+    } = loaded;
+    if report.is_accelerated() {
+        notes.push(format!(
+            "{:.1} % of the multiply-accumulates on integers ({})",
+            100.0 * report.integer_share(),
+            report.isa
         ));
     }
-    let model = model.into_optimized().map_err(|e| format!("{e:#}"))?;
 
     let fact = model.input_fact(0).map_err(|e| e.to_string())?;
     let shape: Vec<usize> = concrete(fact)?;
@@ -144,6 +162,10 @@ fn load_graph(bytes: &[u8], embedding: Embedding<'_>) -> Result<Network, String>
             "the input `{input_name}` has the shape {shape:?}, not [batch, channels, height, width]"
         )
     })?;
+    let quantized_input = match input {
+        Some(q) => Some((q.scale, f32::from(q.zero_point))),
+        None => quantized_input,
+    };
     let input_type = match (fact.datum_type.unquantized(), quantized_input) {
         (DatumType::F32, _) => InputElement::F32,
         (DatumType::U8, q) => {
@@ -200,9 +222,30 @@ fn load_graph(bytes: &[u8], embedding: Embedding<'_>) -> Result<Network, String>
         plan,
         input_type,
         input_shape,
+        byte_input: input.is_some(),
         outputs,
         notes,
+        report,
     })
+}
+
+/// Whether the graph's input is `[batch, channels, height, width]` with 1 or 3 channels.
+fn channels_first(graph: &GraphProto) -> bool {
+    let known = |d: &Dimension| match d.value {
+        Some(DimValue::DimValue(n)) => n,
+        _ => 0,
+    };
+    let shape = graph
+        .input
+        .first()
+        .and_then(|i| i.r#type.as_ref()?.value.as_ref());
+    match shape {
+        Some(TypeValue::TensorType(t)) => t
+            .shape
+            .as_ref()
+            .is_some_and(|s| s.dim.len() == 4 && [1, 3].contains(&known(&s.dim[1]))),
+        None => false,
+    }
 }
 
 /// A fact's shape, if it depends on nothing and is of a sane size.
@@ -375,7 +418,17 @@ impl NetworkSession {
     }
 }
 
-/// The engine's name and version, for reports.
-pub(super) fn name() -> String {
-    "tract".into()
+impl Network {
+    /// The engine's name, for reports.
+    pub(super) fn engine_name(&self) -> String {
+        let report = &self.report;
+        match report.is_accelerated() {
+            false => "tract".into(),
+            true => format!(
+                "int8 on {}, {:.1} % of the multiply-accumulates",
+                report.isa,
+                100.0 * report.integer_share()
+            ),
+        }
+    }
 }

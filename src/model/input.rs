@@ -13,6 +13,7 @@ pub(super) fn spec(
     let [_, a, b, c] = network.input_shape;
     let channels = |n: usize| n == 1 || n == 3;
     let layout = match said.layout {
+        _ if network.byte_input => Layout::Nhwc,
         Some(layout) => layout,
         None if channels(a) => Layout::Nchw,
         None if channels(c) => Layout::Nhwc,

@@ -13,7 +13,6 @@ mod golden;
 mod input;
 mod labels;
 mod manifest;
-mod normalize;
 mod onnx_file;
 mod placement;
 #[cfg(feature = "pull")]
@@ -36,9 +35,9 @@ pub use manifest::{Golden, Manifest, ManifestEmbedding, ManifestInput, ManifestO
 pub use placement::Placement;
 
 use crate::observe::ModelRef;
-use crate::preprocess::{InputSpec, InputTensor};
+use crate::preprocess::{InputSpec, InputTensor, Layout};
 use crate::task::TaskKind;
-use engine::{Embedding, Network, NetworkSession};
+use engine::{Embedding, EngineOptions, Network, NetworkSession};
 use files::ModelFiles;
 
 /// How a model is to be loaded.
@@ -52,6 +51,8 @@ pub struct LoadOptions {
     pub tasks: Vec<TaskKind>,
     /// Threads that compute one inference together; 0 is taken as 1.
     pub threads: usize,
+    /// Feed floats even where the model only quantizes them: for comparisons with other engines.
+    pub float_input: bool,
 }
 
 /// What an output of the model is.
@@ -173,7 +174,12 @@ impl Model {
             path: onnx.clone(),
             problem,
         };
-        let network = engine::load(&bytes, embedding).map_err(unusable)?;
+        let engine = EngineOptions {
+            embedding,
+            threads: options.threads,
+            byte_input: !options.float_input && manifest.input.layout != Some(Layout::Nhwc),
+        };
+        let network = engine::load(&bytes, &engine).map_err(unusable)?;
         drop(bytes);
         let mut notes = network.notes.clone();
         let input = input::spec(&network, &manifest.input, &mut notes).map_err(unusable)?;
@@ -228,7 +234,7 @@ impl Model {
 
     /// The engine's name, for reports.
     pub fn engine_name(&self) -> String {
-        engine::name()
+        self.inner.network.engine_name()
     }
 }
 

@@ -16,7 +16,7 @@ use tract_onnx::pb::{
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::{Factoid, InferenceOp};
 
-use super::normalize::normalize;
+use ocellus_int8::normalize;
 
 /// The largest tensor, in elements: 64 Mi.
 const MAX_ELEMENTS: usize = 64 << 20;

@@ -25,16 +25,17 @@ impl PixelTable {
                 / f64::from(n.std[channel])
         };
         let quantized = |channel: usize, pixel: usize, scale: f32| {
-            (normalized(channel, pixel) / f64::from(scale)).round_ties_even()
+            // In f32, as a model quantizes a float input.
+            (normalized(channel, pixel) as f32 / scale).round_ties_even()
         };
         // `as` saturates.
         match spec.dtype {
             InputType::F32 => Self::F32(fill(|c, p| normalized(c, p) as f32)),
             InputType::U8 { scale, zero_point } => Self::U8(fill(|c, p| {
-                (quantized(c, p, scale) + f64::from(zero_point)) as u8
+                (quantized(c, p, scale) + f32::from(zero_point)) as u8
             })),
             InputType::I8 { scale, zero_point } => Self::I8(fill(|c, p| {
-                (quantized(c, p, scale) + f64::from(zero_point)) as i8
+                (quantized(c, p, scale) + f32::from(zero_point)) as i8
             })),
         }
     }

@@ -1,0 +1,253 @@
+//! AVX2: 3 pixels × 16 channels, `vpmaddubsw`.
+//!
+//! Four `vpmaddubsw` (16 bytes of k) are added in 16 bits before `vpmaddwd` widens them: five multiplications for 128
+//! products, where widening each operand first takes eight. [`split`](super::split) makes the 16-bit sums exact.
+
+use std::arch::{asm, x86_64::*};
+
+use super::{
+    Bytes, Call, Panel, Target, Tile, dispatch_rows,
+    split::{Block, Limit, Rule},
+};
+use crate::Quantization;
+
+/// Blocks of 4 bytes of k whose products are added in 16 bits.
+const GROUP: usize = 4;
+
+const RULE: Rule = Rule {
+    k: 4,
+    group: GROUP,
+    lane: |i| i / 2,
+    lanes: 2,
+    limit: Limit::Unsigned,
+};
+
+pub(in super::super) struct Avx2;
+
+// SAFETY: rows are read four bytes at `offsets`, which `pack` keeps below the depth rounded up to BLOCK; weights are read
+// as `pack` laid them out; the rest is in `write`.
+unsafe impl Tile for Avx2 {
+    const ROWS: usize = 3;
+    const COLUMNS: usize = 16;
+    const BLOCK: usize = 4;
+
+    fn pack(depth: usize, weight: &dyn Fn(usize, usize) -> i8) -> Panel {
+        let block = |k: usize| {
+            let weight = |column, k| {
+                if k < depth {
+                    i16::from(weight(column, k))
+                } else {
+                    0
+                }
+            };
+            let weights =
+                (0..Self::COLUMNS).flat_map(|column| (k..k + 4).map(move |k| weight(column, k)));
+            Block {
+                offset: k as u32,
+                weights: weights.collect(),
+            }
+        };
+        let blocks = RULE.split((0..depth).step_by(4).map(block).collect());
+        Panel {
+            weights: blocks
+                .iter()
+                .flat_map(|block| block.weights.iter().map(|&weight| weight as i8))
+                .collect(),
+            offsets: blocks.iter().map(|block| block.offset).collect(),
+        }
+    }
+
+    unsafe fn run(call: &Call) {
+        dispatch_rows!(tile, call, 1 2 3)
+    }
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn tile<const ROWS: usize>(call: &Call) {
+    // SAFETY: the pointers are good as `Call` says.
+    unsafe {
+        let bias = call.bias.cast::<__m256i>();
+        let mut sums = [[_mm256_loadu_si256(bias), _mm256_loadu_si256(bias.add(1))]; ROWS];
+        let rows: [*const u8; ROWS] = std::array::from_fn(|row| call.a.add(row * call.a_stride));
+        let mut weights = call.weights.cast::<__m256i>();
+        let ones = _mm256_set1_epi16(1);
+        for offsets in call.offsets.as_chunks::<GROUP>().0 {
+            let mut products = [[_mm256_setzero_si256(); 2]; ROWS];
+            for (block, &offset) in offsets.iter().enumerate() {
+                let w = [
+                    _mm256_load_si256(weights),
+                    _mm256_load_si256(weights.add(1)),
+                ];
+                weights = weights.add(2);
+                for row in 0..ROWS {
+                    let a = rows[row]
+                        .add(offset as usize)
+                        .cast::<i32>()
+                        .read_unaligned();
+                    let a = _mm256_set1_epi32(a);
+                    for half in 0..2 {
+                        let product = _mm256_maddubs_epi16(a, w[half]);
+                        if block == 0 {
+                            products[row][half] = product;
+                        } else {
+                            add_words(&mut products[row][half], product);
+                        }
+                    }
+                }
+            }
+            for row in 0..ROWS {
+                for half in 0..2 {
+                    let wide = _mm256_madd_epi16(products[row][half], ones);
+                    sums[row][half] = _mm256_add_epi32(sums[row][half], wide);
+                }
+            }
+        }
+        match &call.target {
+            Target::Bytes(bytes) => write(&sums, bytes),
+            Target::Sums(out) => {
+                for (row, sums) in sums.iter().enumerate() {
+                    let out = out.add(row * Avx2::COLUMNS).cast::<__m256i>();
+                    _mm256_storeu_si256(out, sums[0]);
+                    _mm256_storeu_si256(out.add(1), sums[1]);
+                }
+            }
+        }
+    }
+}
+
+/// Adds 16-bit lanes. Opaque to the compiler, which else regroups the additions and runs out of registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_words(sum: &mut __m256i, value: __m256i) {
+    // SAFETY: touches nothing but its operands.
+    unsafe {
+        asm!("vpaddw {0}, {0}, {1}", inout(ymm_reg) *sum, in(ymm_reg) value, options(pure, nomem, nostack, preserves_flags));
+    }
+}
+
+/// Quantizes and writes the rows of a tile.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn write<const ROWS: usize>(sums: &[[__m256i; 2]; ROWS], bytes: &Bytes) {
+    let scale = Scale::new(bytes.quantization);
+    // SAFETY: the pointers are good as `Bytes` says; a panel's multipliers are all there, columns of `out` and of the
+    // residual are touched only where they are.
+    unsafe {
+        let multipliers = [
+            _mm256_loadu_ps(bytes.multipliers),
+            _mm256_loadu_ps(bytes.multipliers.add(8)),
+        ];
+        let Some((other, residual)) = bytes.residual else {
+            for (row, sums) in sums.iter().enumerate() {
+                let value = |half: usize| {
+                    scale.quantize(_mm256_mul_ps(
+                        _mm256_cvtepi32_ps(sums[half]),
+                        multipliers[half],
+                    ))
+                };
+                store(
+                    bytes.out.add(row * bytes.stride),
+                    bytes.columns,
+                    value(0),
+                    value(1),
+                );
+            }
+            return;
+        };
+        let output = Scale::new(residual.output);
+        let conv_ratio = _mm256_set1_ps(residual.conv_ratio);
+        let other_ratio = _mm256_set1_ps(residual.other.ratio);
+        let other_zero = _mm256_set1_epi32(residual.other.zero);
+        for (row, sums) in sums.iter().enumerate() {
+            let others = load(other.add(row * bytes.stride), bytes.columns);
+            let value = |half: usize| {
+                let conv = scale.centered(_mm256_mul_ps(
+                    _mm256_cvtepi32_ps(sums[half]),
+                    multipliers[half],
+                ));
+                let other = if half == 0 {
+                    others
+                } else {
+                    _mm_unpackhi_epi64(others, others)
+                };
+                let other = _mm256_sub_epi32(_mm256_cvtepu8_epi32(other), other_zero);
+                let other = _mm256_mul_ps(_mm256_cvtepi32_ps(other), other_ratio);
+                output.quantize(_mm256_add_ps(_mm256_mul_ps(conv, conv_ratio), other))
+            };
+            store(
+                bytes.out.add(row * bytes.stride),
+                bytes.columns,
+                value(0),
+                value(1),
+            );
+        }
+    }
+}
+
+/// A [`Quantization`] in registers.
+struct Scale {
+    zero: __m256i,
+    min: __m256,
+    max: __m256,
+}
+
+impl Scale {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn new(quantization: Quantization) -> Self {
+        Self {
+            zero: _mm256_set1_epi32(quantization.zero),
+            min: _mm256_set1_ps((quantization.min - quantization.zero) as f32),
+            max: _mm256_set1_ps((quantization.max - quantization.zero) as f32),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn centered(&self, value: __m256) -> __m256 {
+        let held = _mm256_min_ps(_mm256_max_ps(value, self.min), self.max);
+        _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(held)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn quantize(&self, value: __m256) -> __m256i {
+        let held = _mm256_min_ps(_mm256_max_ps(value, self.min), self.max);
+        _mm256_add_epi32(_mm256_cvtps_epi32(held), self.zero)
+    }
+}
+
+/// Writes the first `columns` of 16 numbers from 0 to 255.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn store(out: *mut u8, columns: usize, low: __m256i, high: __m256i) {
+    let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(low, high));
+    let bytes = _mm_packus_epi16(
+        _mm256_castsi256_si128(words),
+        _mm256_extracti128_si256::<1>(words),
+    );
+    // SAFETY: `out` is good for `columns` bytes.
+    unsafe {
+        if columns == 16 {
+            _mm_storeu_si128(out.cast(), bytes);
+        } else {
+            let all: [u8; 16] = std::mem::transmute(bytes);
+            out.copy_from_nonoverlapping(all.as_ptr(), columns);
+        }
+    }
+}
+
+/// Reads `columns` bytes, and zeros after them.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn load(from: *const u8, columns: usize) -> __m128i {
+    // SAFETY: `from` is good for `columns` bytes.
+    unsafe {
+        if columns == 16 {
+            return _mm_loadu_si128(from.cast());
+        }
+        let mut all = [0; 16];
+        from.copy_to_nonoverlapping(all.as_mut_ptr(), columns);
+        std::mem::transmute(all)
+    }
+}

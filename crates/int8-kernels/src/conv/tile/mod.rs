@@ -1,0 +1,149 @@
+//! Tiles: the innermost loops, one file an instruction set. A tile multiplies a few rows (output pixels) of activations,
+//! contiguous in k, by a panel of packed weights (output channels), and writes bytes or sums.
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx2;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon_dot;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon_i8mm;
+#[cfg(target_arch = "aarch64")]
+mod neon_write;
+mod split;
+
+use super::{Quantization, Residual};
+
+/// The innermost loop for one instruction set.
+///
+/// # Safety
+///
+/// `run` reads and writes just what [`Call`] says, and computes for every row r < `rows` and column c
+/// `bias[c] + Σ a[r][k] · w[c][k]`, wrapping, from a panel that `pack` of the same type made.
+pub(super) unsafe trait Tile {
+    /// Rows (pixels) at most.
+    const ROWS: usize;
+    /// Columns (channels) of a panel.
+    const COLUMNS: usize;
+    /// A row is read up to its depth rounded up to this many bytes.
+    const BLOCK: usize;
+
+    /// Packs `weight(column, k)` for all columns and k < `depth`.
+    fn pack(depth: usize, weight: &dyn Fn(usize, usize) -> i8) -> Panel;
+
+    /// Computes a tile.
+    ///
+    /// # Safety
+    ///
+    /// The processor has the instruction set, and the pointers of `call` are good for what [`Call`] says.
+    unsafe fn run(call: &Call);
+}
+
+/// Packed weights of [`Tile::COLUMNS`] channels.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Panel {
+    pub weights: Vec<i8>,
+    /// Where in a row each block of weights finds its activations, for the tiles that do not just run along the row.
+    pub offsets: Vec<u32>,
+}
+
+impl Panel {
+    /// Blocks of `block` bytes of k, column after column: `[k / block][column][block]`.
+    fn interleaved(
+        columns: usize,
+        block: usize,
+        depth: usize,
+        weight: &dyn Fn(usize, usize) -> i8,
+    ) -> Self {
+        let mut weights = Vec::with_capacity(columns * depth.next_multiple_of(block));
+        for first in (0..depth).step_by(block) {
+            for column in 0..columns {
+                weights.extend(
+                    (first..first + block).map(|k| if k < depth { weight(column, k) } else { 0 }),
+                );
+            }
+        }
+        Self {
+            weights,
+            offsets: Vec::new(),
+        }
+    }
+}
+
+/// The operands of a tile.
+pub(super) struct Call<'a> {
+    /// The first row; each row is good for the depth rounded up to [`Tile::BLOCK`].
+    pub a: *const u8,
+    /// Bytes from one row to the next.
+    pub a_stride: usize,
+    /// 1 to [`Tile::ROWS`].
+    pub rows: usize,
+    /// Products summed, rounded up to [`Tile::BLOCK`].
+    pub depth: usize,
+    /// The panel, at an address that is a multiple of 64.
+    pub weights: *const i8,
+    pub offsets: &'a [u32],
+    /// [`Tile::COLUMNS`] of them.
+    pub bias: *const i32,
+    pub target: Target<'a>,
+}
+
+/// What a tile writes.
+#[derive(Clone, Copy)]
+pub(super) enum Target<'a> {
+    /// Quantized numbers.
+    Bytes(Bytes<'a>),
+    /// The sums: [`Tile::COLUMNS`] a row, the rows one after the other.
+    Sums(*mut i32),
+}
+
+/// Where and how quantized numbers are written.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes<'a> {
+    /// The first row, good for `columns` bytes each row.
+    pub out: *mut u8,
+    /// Bytes from one row to the next, of `out` and of `residual`.
+    pub stride: usize,
+    /// 1 to [`Tile::COLUMNS`].
+    pub columns: usize,
+    /// [`Tile::COLUMNS`] of them.
+    pub multipliers: *const f32,
+    pub quantization: Quantization,
+    /// The other operand's first row, laid out like `out`, and the addition.
+    pub residual: Option<(*const u8, &'a Residual)>,
+}
+
+impl Bytes<'_> {
+    /// The same without the rows before `row`.
+    ///
+    /// # Safety
+    ///
+    /// The tile has that row.
+    #[cfg(target_arch = "aarch64")]
+    unsafe fn from_row(&self, row: usize) -> Self {
+        let skip = row * self.stride;
+        // SAFETY: the row is within `out`, and within the residual.
+        unsafe {
+            Self {
+                out: self.out.add(skip),
+                residual: self
+                    .residual
+                    .map(|(other, residual)| (other.add(skip), residual)),
+                ..*self
+            }
+        }
+    }
+}
+
+/// Runs `$tile::<ROWS>($call)` for the rows of the call.
+macro_rules! dispatch_rows {
+    ($tile:ident, $call:ident, $($rows:literal)*) => {
+        match $call.rows {
+            // SAFETY: handed on to the caller of the tile.
+            $($rows => unsafe { $tile::<$rows>($call) },)*
+            _ => unreachable!("a tile of {} rows", $call.rows),
+        }
+    };
+}
+pub(super) use dispatch_rows;

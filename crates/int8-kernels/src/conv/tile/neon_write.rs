@@ -1,0 +1,149 @@
+//! The end of a tile on NEON: sums of 16 channels a row are quantized and written.
+
+use std::arch::aarch64::*;
+
+use super::Bytes;
+use crate::Quantization;
+
+/// The sums themselves.
+///
+/// # Safety
+///
+/// `out` is good for 16 numbers a row.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn sums<const ROWS: usize>(sums: &[[int32x4_t; 4]; ROWS], out: *mut i32) {
+    for (at, sums) in sums.as_flattened().iter().enumerate() {
+        // SAFETY: as the caller says.
+        unsafe { vst1q_s32(out.add(4 * at), *sums) };
+    }
+}
+
+/// Quantizes and writes the rows of a tile.
+///
+/// # Safety
+///
+/// The pointers of `bytes` are good as [`Bytes`] says.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn rows<const ROWS: usize>(sums: &[[int32x4_t; 4]; ROWS], bytes: &Bytes) {
+    let scale = Scale::new(bytes.quantization);
+    // SAFETY: a panel's multipliers are all there; columns of `out` and of the residual are touched only where they are.
+    unsafe {
+        let multipliers: [float32x4_t; 4] =
+            std::array::from_fn(|column| vld1q_f32(bytes.multipliers.add(4 * column)));
+        let Some((other, residual)) = bytes.residual else {
+            for (row, sums) in sums.iter().enumerate() {
+                let values =
+                    std::array::from_fn(|i| vmulq_f32(vcvtq_f32_s32(sums[i]), multipliers[i]));
+                store(
+                    bytes.out.add(row * bytes.stride),
+                    bytes.columns,
+                    scale.quantize(values),
+                );
+            }
+            return;
+        };
+        let output = Scale::new(residual.output);
+        let other_zero = vdupq_n_s16(residual.other.zero as i16);
+        for (row, sums) in sums.iter().enumerate() {
+            let others = load(other.add(row * bytes.stride), bytes.columns);
+            let low = vsubq_s16(vmovl_s8(vget_low_s8(others)), other_zero);
+            let high = vsubq_s16(vmovl_high_s8(others), other_zero);
+            let others = [
+                vmovl_s16(vget_low_s16(low)),
+                vmovl_high_s16(low),
+                vmovl_s16(vget_low_s16(high)),
+                vmovl_high_s16(high),
+            ];
+            let values = std::array::from_fn(|i| {
+                let conv = scale.centered(vmulq_f32(vcvtq_f32_s32(sums[i]), multipliers[i]));
+                let other = vmulq_n_f32(vcvtq_f32_s32(others[i]), residual.other.ratio);
+                vaddq_f32(vmulq_n_f32(conv, residual.conv_ratio), other)
+            });
+            store(
+                bytes.out.add(row * bytes.stride),
+                bytes.columns,
+                output.quantize(values),
+            );
+        }
+    }
+}
+
+/// A [`Quantization`] in registers.
+struct Scale {
+    zero: int16x8_t,
+    min: int8x16_t,
+    max: int8x16_t,
+    centered_min: float32x4_t,
+    centered_max: float32x4_t,
+}
+
+impl Scale {
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn new(quantization: Quantization) -> Self {
+        let Quantization { zero, min, max } = quantization;
+        Self {
+            zero: vdupq_n_s16(zero as i16),
+            min: vdupq_n_s8(min as i8),
+            max: vdupq_n_s8(max as i8),
+            centered_min: vdupq_n_f32((min - zero) as f32),
+            centered_max: vdupq_n_f32((max - zero) as f32),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn centered(&self, value: float32x4_t) -> float32x4_t {
+        vrndnq_f32(vminq_f32(
+            vmaxq_f32(value, self.centered_min),
+            self.centered_max,
+        ))
+    }
+
+    /// Rounds half to even, adds the zero point and holds to the limits. Each step saturates, so that the order of adding
+    /// and holding does not matter.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn quantize(&self, values: [float32x4_t; 4]) -> int8x16_t {
+        let words = |low, high| {
+            let words = vqmovn_high_s32(vqmovn_s32(vcvtnq_s32_f32(low)), vcvtnq_s32_f32(high));
+            vqaddq_s16(words, self.zero)
+        };
+        let [a, b, c, d] = values;
+        let bytes = vqmovn_high_s16(vqmovn_s16(words(a, b)), words(c, d));
+        vminq_s8(vmaxq_s8(bytes, self.min), self.max)
+    }
+}
+
+/// Writes the first `columns` of 16 numbers.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn store(out: *mut u8, columns: usize, bytes: int8x16_t) {
+    // SAFETY: `out` is good for `columns` bytes.
+    unsafe {
+        if columns == 16 {
+            vst1q_s8(out.cast(), bytes);
+        } else {
+            let mut all = [0; 16];
+            vst1q_s8(all.as_mut_ptr(), bytes);
+            out.copy_from_nonoverlapping(all.as_ptr().cast(), columns);
+        }
+    }
+}
+
+/// Reads `columns` bytes, and zeros after them.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn load(from: *const u8, columns: usize) -> int8x16_t {
+    // SAFETY: `from` is good for `columns` bytes.
+    unsafe {
+        if columns == 16 {
+            return vld1q_s8(from.cast());
+        }
+        let mut all = [0; 16];
+        from.copy_to_nonoverlapping(all.as_mut_ptr(), columns);
+        vld1q_s8(all.as_ptr().cast())
+    }
+}

@@ -1,0 +1,267 @@
+//! Every instruction set that this processor has, against the scalar reference: bit for bit.
+
+use ocellus_int8_kernels::{
+    Conv, ConvSpec, Geometry, Isa, Operand, Output, Quantization, Residual, Shape, Sign,
+};
+use proptest::prelude::*;
+
+/// A convolution with all its numbers.
+#[derive(Clone, Debug)]
+struct Case {
+    geometry: Geometry,
+    input_zero: u8,
+    weights: Vec<i8>,
+    weight_zeros: Vec<i8>,
+    bias: Vec<i32>,
+    multipliers: Vec<f32>,
+    input: Vec<u8>,
+    residual: Option<Vec<u8>>,
+    limits: (u8, u8),
+    float: bool,
+}
+
+impl Case {
+    fn outputs(&self, isa: Isa, sign: Sign) -> Result<Vec<u8>, TestCaseError> {
+        let number = |byte: u8| i32::from(byte) + sign.min();
+        let (min, max) = (
+            self.limits.0.min(self.limits.1),
+            self.limits.0.max(self.limits.1),
+        );
+        let quantization = Quantization {
+            zero: number(100),
+            min: number(min),
+            max: number(max),
+        };
+        let residual = Residual {
+            conv_ratio: 0.75,
+            other: Operand {
+                zero: number(130),
+                ratio: 1.375,
+            },
+            output: Quantization {
+                zero: number(3),
+                min: number(3),
+                max: number(255),
+            },
+        };
+        let output = match self.float {
+            true => Output::Float,
+            false => Output::Quantized(quantization, self.residual.is_some().then_some(residual)),
+        };
+        let spec = ConvSpec {
+            geometry: self.geometry,
+            sign,
+            input_zero: number(self.input_zero),
+            weights: &self.weights,
+            weight_zeros: &self.weight_zeros,
+            bias: &self.bias,
+            multipliers: &self.multipliers,
+            output,
+        };
+        let conv = Conv::new(isa, &spec).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let mut scratch = vec![0xa5; conv.scratch_bytes()];
+        let (pixels, channels) = (self.geometry.output.pixels(), self.geometry.output.c);
+        let mut out = vec![0xee; self.geometry.output.bytes()];
+        let mut floats = vec![f32::NAN; if self.float { out.len() } else { 0 }];
+        // Two ranges, as two threads would run them.
+        let middle = pixels / 3;
+        for range in [0..middle, middle..pixels] {
+            let bytes = range.start * channels..range.end * channels;
+            let result = if self.float {
+                conv.run_float(&self.input, &mut floats[bytes], &mut scratch, range)
+            } else {
+                let residual = self
+                    .residual
+                    .as_ref()
+                    .map(|residual| &residual[bytes.clone()]);
+                conv.run(&self.input, residual, &mut out[bytes], &mut scratch, range)
+            };
+            result.map_err(|error| TestCaseError::fail(error.to_string()))?;
+        }
+        Ok(if self.float {
+            floats
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect()
+        } else {
+            out
+        })
+    }
+}
+
+/// Bytes that are often the extremes.
+fn extreme_bytes(len: usize) -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), len),
+        prop::collection::vec(prop::sample::select(vec![0u8, 127, 128, 255]), len),
+        prop::sample::select(vec![0u8, 127, 128, 255]).prop_map(move |byte| vec![byte; len]),
+    ]
+}
+
+fn geometry() -> impl Strategy<Value = Geometry> {
+    let sizes = (1..10usize, 1..10usize, 1..4usize, 1..4usize);
+    let window = (
+        1..4usize,
+        1..4usize,
+        1..3usize,
+        1..3usize,
+        1..3usize,
+        1..3usize,
+    );
+    let channels = (
+        prop_oneof![Just(1usize), Just(2), 1..6usize],
+        prop_oneof![1..40usize, Just(64), Just(16)],
+        1..40usize,
+    );
+    let channels = prop_oneof![
+        3 => channels.clone().prop_map(|(_, inputs, outputs)| (1, inputs, outputs)),
+        1 => channels.clone().prop_map(|(groups, inputs, outputs)| (groups, groups * inputs.min(9), groups * outputs.min(20))),
+        1 => channels.prop_map(|(_, inputs, _)| (inputs, inputs, inputs)),
+    ];
+    (sizes, window, channels, any::<bool>()).prop_filter_map(
+        "no output",
+        |(sizes, window, channels, plain)| {
+            let (h, w, top, left) = sizes;
+            let (kh, kw, sh, sw, dh, dw) = window;
+            let (groups, inputs, outputs) = channels;
+            if plain {
+                let geometry =
+                    Geometry::window(Shape::new(h, w, inputs), outputs, [1, 1], [1, 1], [0; 4]);
+                return Some(Geometry { groups, ..geometry });
+            }
+            let pads = [top - 1, left - 1, top % 2, left % 2];
+            let extent = [(kh - 1) * dh + 1, (kw - 1) * dw + 1];
+            let output =
+                Geometry::window(Shape::new(h, w, inputs), outputs, extent, [sh, sw], pads).output;
+            (output.pixels() > 0).then_some(Geometry {
+                input: Shape::new(h, w, inputs),
+                output,
+                kernel: [kh, kw],
+                stride: [sh, sw],
+                dilation: [dh, dw],
+                pads,
+                groups,
+            })
+        },
+    )
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    geometry().prop_flat_map(|geometry| {
+        let channels = geometry.output.c;
+        let weights = channels * geometry.taps() * (geometry.input.c / geometry.groups);
+        let multiplier = prop_oneof![1e-5..1e-2f32, Just(0.5f32), Just(2f32.powi(-13))];
+        let zeros = prop_oneof![
+            4 => Just(Vec::new()),
+            1 => prop::collection::vec(any::<i8>(), 1),
+            1 => prop::collection::vec(any::<i8>(), channels),
+        ];
+        let numbers = (
+            any::<u8>(),
+            extreme_bytes(weights)
+                .prop_map(|bytes| bytes.into_iter().map(|byte| byte as i8).collect()),
+            zeros,
+            prop_oneof![
+                Just(Vec::new()),
+                prop::collection::vec(-100_000..100_000i32, channels)
+            ],
+            prop_oneof![
+                prop::collection::vec(multiplier.clone(), 1),
+                prop::collection::vec(multiplier, channels)
+            ],
+            extreme_bytes(geometry.input.bytes()),
+            prop::option::of(extreme_bytes(geometry.output.bytes())),
+            prop_oneof![Just((0u8, 255u8)), any::<(u8, u8)>()],
+            prop::bool::weighted(0.1),
+        );
+        numbers.prop_map(
+            move |(
+                input_zero,
+                weights,
+                weight_zeros,
+                bias,
+                multipliers,
+                input,
+                residual,
+                limits,
+                float,
+            )| Case {
+                geometry,
+                input_zero,
+                weights,
+                weight_zeros,
+                bias,
+                multipliers,
+                input,
+                residual: residual.filter(|_| !float),
+                limits,
+                float,
+            },
+        )
+    })
+}
+
+/// Says loudly what this processor cannot run.
+fn instruction_sets() -> Vec<Isa> {
+    let available = Isa::available();
+    for isa in Isa::ALL.into_iter().filter(|isa| !available.contains(isa)) {
+        eprintln!("NOT TESTED: {isa}, which this processor does not have");
+    }
+    available
+        .into_iter()
+        .filter(|&isa| isa != Isa::Generic)
+        .collect()
+}
+
+fn check(case: &Case) -> Result<(), TestCaseError> {
+    for isa in Isa::available()
+        .into_iter()
+        .filter(|&isa| isa != Isa::Generic)
+    {
+        let sign = isa.activations();
+        let expected = case.outputs(Isa::Generic, sign)?;
+        prop_assert_eq!(
+            case.outputs(isa, sign)?,
+            expected,
+            "{} differs from the reference",
+            isa
+        );
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    #[test]
+    fn convolution_equals_the_reference(case in case()) {
+        check(&case)?;
+    }
+}
+
+/// A deep sum of the extremes of both signs, where sums in 16 bits would overflow first.
+#[test]
+fn extremes_do_not_saturate() {
+    instruction_sets();
+    for weight in [-128, -127, 127] {
+        for byte in [0, 127, 128, 255] {
+            for depth in [16, 100, 1152] {
+                let geometry =
+                    Geometry::window(Shape::new(2, 4, depth), 20, [1, 1], [1, 1], [0; 4]);
+                let case = Case {
+                    geometry,
+                    input_zero: 128,
+                    weights: vec![weight; 20 * depth],
+                    weight_zeros: Vec::new(),
+                    bias: Vec::new(),
+                    multipliers: vec![1.0],
+                    input: vec![byte; 8 * depth],
+                    residual: None,
+                    limits: (0, 255),
+                    float: true,
+                };
+                check(&case).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,885 @@
+//! A fused region → steps and buffers.
+
+use std::collections::HashMap;
+
+use ocellus_int8_kernels::{
+    Add, AveragePool, Conv, ConvSpec, Gather, Geometry, Isa, KernelError, Lut, MaxPool, Mul,
+    Operand, Output as ConvOutput, Quantization, Residual, Shape, Sign,
+};
+
+use super::{Kernel, Output, OutputKind, Place, Plan, Step, Taken};
+use crate::Error;
+use crate::copy::{StridedCopy, strides};
+use crate::graph::{
+    Convolution, Element, Limits, Move, NO_LIMITS, Node, Op, Quant, Region, SinkKind, Source,
+    TensorId, Weights, Window,
+};
+use crate::shapes;
+
+/// How a tensor lies in its buffer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Layout {
+    /// Row-major, as ONNX has it.
+    Plain,
+    /// A picture, NHWC.
+    ChannelsLast,
+}
+
+/// A tensor's bytes: a buffer, or an input of the region.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Stored {
+    buffer: Buffer,
+    layout: Layout,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Buffer {
+    /// Written by this step.
+    Step(usize),
+    Input(usize),
+}
+
+struct Compiler<'a> {
+    region: &'a Region,
+    shapes: &'a [Vec<usize>],
+    isa: Isa,
+    sign: Sign,
+    steps: Vec<Draft>,
+    stored: Vec<Option<Stored>>,
+    /// A tensor in another layout than its own.
+    converted: HashMap<(TensorId, bool), Stored>,
+    scratch_bytes: usize,
+    sums: usize,
+    floats: usize,
+    taken: Vec<Taken>,
+}
+
+struct Draft {
+    node: String,
+    kernel: Kernel,
+    inputs: Vec<Buffer>,
+    bytes: usize,
+}
+
+pub(super) fn compile(
+    region: &Region,
+    shapes: &[Vec<usize>],
+    used: &[bool],
+    isa: Isa,
+) -> Result<Plan, Error> {
+    let mut compiler = Compiler {
+        region,
+        shapes,
+        isa,
+        sign: isa.activations(),
+        steps: Vec::new(),
+        stored: vec![None; region.nodes.len()],
+        converted: HashMap::new(),
+        scratch_bytes: 0,
+        sums: 0,
+        floats: 0,
+        taken: Vec::new(),
+    };
+    let mut sources = 0;
+    for (tensor, node) in region.nodes.iter().enumerate() {
+        let source = sources;
+        sources += usize::from(matches!(node.op, Op::Source(_)));
+        if used[tensor] {
+            compiler
+                .node(tensor, node, source)
+                .map_err(|problem| Error::Malformed {
+                    node: format!("`{}`", node.name),
+                    problem,
+                })?;
+        }
+    }
+    let results: Vec<(Buffer, Vec<usize>, OutputKind)> = region
+        .sinks
+        .iter()
+        .map(|sink| compiler.output(sink.tensor, &sink.kind))
+        .collect();
+    Ok(compiler.finish(results))
+}
+
+impl Compiler<'_> {
+    fn flip(&self) -> u8 {
+        if self.sign == Sign::S8 { 0x80 } else { 0 }
+    }
+
+    fn value(&self, byte: u8) -> i32 {
+        self.sign.value(byte ^ self.flip())
+    }
+
+    fn quantization(&self, quant: Quant, (min, max): Limits) -> Quantization {
+        Quantization {
+            zero: self.value(quant.zero),
+            min: self.value(min),
+            max: self.value(max),
+        }
+    }
+
+    fn operand(&self, quant: Quant, output: Quant) -> Operand {
+        Operand {
+            zero: self.value(quant.zero),
+            ratio: quant.scale / output.scale,
+        }
+    }
+
+    fn push(&mut self, node: &Node, kernel: Kernel, inputs: Vec<Buffer>, bytes: usize) -> Buffer {
+        self.steps.push(Draft {
+            node: node.name.clone(),
+            kernel,
+            inputs,
+            bytes,
+        });
+        Buffer::Step(self.steps.len() - 1)
+    }
+
+    fn take(&mut self, node: &Node, kernel: &'static str, macs: usize) {
+        self.taken.push(Taken {
+            node: node.name.clone(),
+            kernel,
+            macs: macs as u64,
+        });
+    }
+
+    fn quant(&self, tensor: TensorId) -> Result<Quant, String> {
+        self.region.nodes[tensor]
+            .quant()
+            .ok_or_else(|| "its input is of floats".to_string())
+    }
+
+    /// The tensor's bytes in a layout; they are moved where they lie otherwise.
+    fn stored(&mut self, tensor: TensorId, layout: Layout) -> Result<Buffer, String> {
+        let stored = self.stored[tensor].ok_or("its input was not computed")?;
+        let shape = &self.shapes[tensor];
+        if stored.layout == layout || same_bytes(shape) {
+            return Ok(stored.buffer);
+        }
+        let key = (tensor, layout == Layout::ChannelsLast);
+        if let Some(known) = self.converted.get(&key) {
+            return Ok(known.buffer);
+        }
+        let copy = relayout(shape, stored.layout, layout);
+        let bytes = shape.iter().product();
+        let kernel = Kernel::Copy {
+            copies: vec![copy],
+            fill: None,
+        };
+        let buffer = self.push(
+            &self.region.nodes[tensor].clone(),
+            kernel,
+            vec![stored.buffer],
+            bytes,
+        );
+        self.converted.insert(key, Stored { buffer, layout });
+        Ok(buffer)
+    }
+
+    fn node(&mut self, tensor: TensorId, node: &Node, source: usize) -> Result<(), String> {
+        let shape = self.shapes[tensor].clone();
+        let bytes: usize = shape.iter().product();
+        let stored = match &node.op {
+            Op::Source(kind) => self.source(tensor, node, kind, source)?,
+            Op::Convolution(c) => {
+                let x = self.stored(node.inputs[0], Layout::ChannelsLast)?;
+                let input = shapes::picture(&self.shapes[node.inputs[0]])?;
+                let geometry = geometry(&c.window, input, &shape, c.groups);
+                let mut inputs = vec![x];
+                if let Some(residual) = node.inputs.get(1) {
+                    inputs.push(self.stored(*residual, Layout::ChannelsLast)?);
+                }
+                self.product(
+                    node,
+                    c,
+                    geometry,
+                    inputs,
+                    shape[0],
+                    bytes,
+                    Layout::ChannelsLast,
+                )?
+            }
+            Op::FullyConnected(c) => {
+                let x = self.stored(node.inputs[0], Layout::Plain)?;
+                let rows = bytes / c.outputs;
+                let geometry = Geometry::window(
+                    Shape::new(1, rows, c.depth),
+                    c.outputs,
+                    [1, 1],
+                    [1, 1],
+                    [0; 4],
+                );
+                self.product(node, c, geometry, vec![x], 1, bytes, Layout::Plain)?
+            }
+            Op::Add(limits) | Op::Mul(limits) => self.sum(tensor, node, *limits)?,
+            Op::MaxPool(window) => {
+                let x = self.stored(node.inputs[0], Layout::ChannelsLast)?;
+                let geometry = self.pool_geometry(window, node, &shape)?;
+                let pool = MaxPool::new(self.isa, self.sign, geometry).map_err(text)?;
+                self.take(node, "max pool", 0);
+                let kernel = Kernel::MaxPool {
+                    pool,
+                    batch: shape[0],
+                    channels: shape[1],
+                };
+                self.channels_last(node, kernel, x, bytes)
+            }
+            Op::AveragePool {
+                window,
+                count_include_pad,
+            } => {
+                let geometry = self.pool_geometry(window, node, &shape)?;
+                self.average(node, geometry, *count_include_pad, shape[0], bytes)?
+            }
+            Op::GlobalAverage { .. } => {
+                let [n, c, h, w] = shapes::picture(&self.shapes[node.inputs[0]])?;
+                let geometry = Geometry::window(Shape::new(h, w, c), c, [h, w], [1, 1], [0; 4]);
+                self.average(node, geometry, false, n, bytes)?
+            }
+            Op::Table(table) => {
+                let stored = self.stored[node.inputs[0]].ok_or("its input was not computed")?;
+                let flip = self.flip();
+                let table = std::array::from_fn(|b| table[b ^ usize::from(flip)] ^ flip);
+                self.take(node, "table", 0);
+                let buffer = self.push(
+                    node,
+                    Kernel::Table(Lut::new(table)),
+                    vec![stored.buffer],
+                    bytes,
+                );
+                Stored {
+                    buffer,
+                    layout: stored.layout,
+                }
+            }
+            Op::Concat { axis } => self.concat(tensor, node, *axis)?,
+            Op::Move(how) => self.movement(tensor, node, how)?,
+        };
+        self.stored[tensor] = Some(stored);
+        Ok(())
+    }
+
+    fn channels_last(&mut self, node: &Node, kernel: Kernel, x: Buffer, bytes: usize) -> Stored {
+        let buffer = self.push(node, kernel, vec![x], bytes);
+        Stored {
+            buffer,
+            layout: Layout::ChannelsLast,
+        }
+    }
+
+    fn source(
+        &mut self,
+        tensor: TensorId,
+        node: &Node,
+        kind: &Source,
+        at: usize,
+    ) -> Result<Stored, String> {
+        let shape = self.shapes[tensor].clone();
+        let bytes = shape.iter().product();
+        let buffer = Buffer::Input(at);
+        let (layout, flip) = match kind {
+            Source::Float { .. } => {
+                // Turned only if somebody looks at it as a picture.
+                let spatial = |n: &Node| {
+                    matches!(
+                        n.op,
+                        Op::Convolution(_)
+                            | Op::MaxPool(_)
+                            | Op::AveragePool { .. }
+                            | Op::GlobalAverage { .. }
+                            | Op::Add(_)
+                            | Op::Mul(_)
+                            | Op::Concat { .. }
+                            | Op::Move(_)
+                            | Op::Table(_)
+                    )
+                };
+                let turned = shape.len() == 4
+                    && self
+                        .region
+                        .nodes
+                        .iter()
+                        .any(|n| n.inputs.contains(&tensor) && spatial(n));
+                let layout = if turned {
+                    Layout::ChannelsLast
+                } else {
+                    Layout::Plain
+                };
+                let quant = node.quant().ok_or("it is of floats")?;
+                let copy = relayout(&shape, Layout::Plain, layout);
+                let buffer = self.push(
+                    node,
+                    Kernel::Quantize {
+                        quant,
+                        copy,
+                        flip: self.flip(),
+                    },
+                    vec![buffer],
+                    bytes,
+                );
+                return Ok(Stored { buffer, layout });
+            }
+            Source::Bytes {
+                signed,
+                channels_last,
+                ..
+            } => {
+                let layout = if *channels_last {
+                    Layout::ChannelsLast
+                } else {
+                    Layout::Plain
+                };
+                (layout, *signed != (self.sign == Sign::S8))
+            }
+            Source::Region { .. } => (Layout::ChannelsLast, false),
+        };
+        let layout = if shape.len() == 4 {
+            layout
+        } else {
+            Layout::Plain
+        };
+        let buffer = if flip {
+            self.push(node, Kernel::Flip, vec![buffer], bytes)
+        } else {
+            buffer
+        };
+        Ok(Stored { buffer, layout })
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn product(
+        &mut self,
+        node: &Node,
+        c: &Convolution,
+        geometry: Geometry,
+        inputs: Vec<Buffer>,
+        batch: usize,
+        bytes: usize,
+        layout: Layout,
+    ) -> Result<Stored, String> {
+        let x = self.quant(node.inputs[0])?;
+        let Weights::Ohwi(weights) = &c.weights else {
+            return Err("its weights are not there".into());
+        };
+        let (scale, output) = match (node.element, c.residual) {
+            (Element::Float, _) => (1.0, ConvOutput::Float),
+            (Element::Byte(quant), None) => (
+                quant.scale,
+                ConvOutput::Quantized(self.quantization(quant, c.limits), None),
+            ),
+            (Element::Byte(quant), Some(r)) => {
+                let residual = Residual {
+                    conv_ratio: r.conv.scale / quant.scale,
+                    other: self.operand(self.quant(node.inputs[1])?, quant),
+                    output: self.quantization(quant, r.limits),
+                };
+                (
+                    r.conv.scale,
+                    ConvOutput::Quantized(self.quantization(r.conv, c.limits), Some(residual)),
+                )
+            }
+        };
+        let multipliers: Vec<f32> = c
+            .weight_scales
+            .iter()
+            .map(|w| x.scale * w / scale)
+            .collect();
+        let spec = ConvSpec {
+            geometry,
+            sign: self.sign,
+            input_zero: self.value(x.zero),
+            weights,
+            weight_zeros: &c.weight_zeros,
+            bias: &c.bias,
+            multipliers: &multipliers,
+            output,
+        };
+        let conv = Box::new(Conv::new(self.isa, &spec).map_err(text)?);
+        self.scratch_bytes = self.scratch_bytes.max(conv.scratch_bytes());
+        let kind = match (&node.op, c.groups, c.depth) {
+            (Op::FullyConnected(_), ..) => "fully connected",
+            (_, 1, _) if c.residual.is_some() => "convolution + addition",
+            (_, 1, _) => "convolution",
+            (_, _, 1) => "depthwise convolution",
+            _ => "grouped convolution",
+        };
+        self.take(node, kind, geometry.macs() * batch);
+        let outputs = c.outputs;
+        let buffer = if node.element == Element::Float {
+            self.floats += bytes;
+            self.push(
+                node,
+                Kernel::Product {
+                    conv,
+                    batch,
+                    outputs,
+                    elements: bytes,
+                },
+                inputs,
+                0,
+            )
+        } else {
+            self.push(
+                node,
+                Kernel::Convolution {
+                    conv,
+                    batch,
+                    outputs,
+                },
+                inputs,
+                bytes,
+            )
+        };
+        Ok(Stored { buffer, layout })
+    }
+
+    fn sum(&mut self, tensor: TensorId, node: &Node, limits: Limits) -> Result<Stored, String> {
+        let shape = self.shapes[tensor].clone();
+        let bytes = shape.iter().product();
+        let (a, b) = (node.inputs[0], node.inputs[1]);
+        let layouts = [a, b].map(|t| self.stored[t].map(|s| s.layout));
+        let alike = layouts[0] == layouts[1] && self.shapes[a] == self.shapes[b];
+        let layout = match layouts[0] {
+            Some(layout) if alike => layout,
+            _ if shape.len() == 4 => Layout::ChannelsLast,
+            _ => Layout::Plain,
+        };
+        let mut inputs = Vec::new();
+        for t in [a, b] {
+            inputs.push(self.broadcast(node, t, &shape, layout)?);
+        }
+        let output = node.quant().ok_or("it is of floats")?;
+        let (qa, qb) = (self.quant(a)?, self.quant(b)?);
+        let quantization = self.quantization(output, limits);
+        let kernel = if matches!(node.op, Op::Add(_)) {
+            self.take(node, "addition", 0);
+            let (a, b) = (self.operand(qa, output), self.operand(qb, output));
+            Kernel::Add(Add::new(self.isa, self.sign, a, b, quantization).map_err(text)?)
+        } else {
+            self.take(node, "multiplication", 0);
+            let zeros = [self.value(qa.zero), self.value(qb.zero)];
+            let ratio = qa.scale * qb.scale / output.scale;
+            Kernel::Mul(Mul::new(self.isa, self.sign, zeros, ratio, quantization).map_err(text)?)
+        };
+        Ok(Stored {
+            buffer: self.push(node, kernel, inputs, bytes),
+            layout,
+        })
+    }
+
+    /// A tensor repeated to a shape.
+    fn broadcast(
+        &mut self,
+        node: &Node,
+        tensor: TensorId,
+        shape: &[usize],
+        layout: Layout,
+    ) -> Result<Buffer, String> {
+        let own = self.shapes[tensor].clone();
+        if own == shape {
+            return self.stored(tensor, layout);
+        }
+        let stored = self.stored[tensor].ok_or("its input was not computed")?;
+        let own_strides = logical_strides(&own, stored.layout);
+        let from: Vec<usize> = (0..shape.len())
+            .map(|i| match (i + own.len()).checked_sub(shape.len()) {
+                Some(j) if own[j] != 1 => own_strides[j],
+                _ => 0,
+            })
+            .collect();
+        let copy = in_order(shape, &from, layout, [0, 0]);
+        let kernel = Kernel::Copy {
+            copies: vec![copy],
+            fill: None,
+        };
+        Ok(self.push(node, kernel, vec![stored.buffer], shape.iter().product()))
+    }
+
+    fn pool_geometry(
+        &self,
+        window: &Window,
+        node: &Node,
+        shape: &[usize],
+    ) -> Result<Geometry, String> {
+        let input = shapes::picture(&self.shapes[node.inputs[0]])?;
+        Ok(geometry(window, input, shape, 1))
+    }
+
+    fn average(
+        &mut self,
+        node: &Node,
+        geometry: Geometry,
+        count_include_pad: bool,
+        batch: usize,
+        bytes: usize,
+    ) -> Result<Stored, String> {
+        let x = self.stored(node.inputs[0], Layout::ChannelsLast)?;
+        let output = node.quant().ok_or("it is of floats")?;
+        let operand = self.operand(self.quant(node.inputs[0])?, output);
+        let quantization = self.quantization(output, NO_LIMITS);
+        let pool = AveragePool::new(
+            self.isa,
+            self.sign,
+            geometry,
+            operand,
+            quantization,
+            count_include_pad,
+        )
+        .map_err(text)?;
+        self.sums = self.sums.max(pool.scratch_len());
+        self.take(node, "average pool", 0);
+        let kernel = Kernel::AveragePool {
+            pool,
+            batch,
+            channels: geometry.output.c,
+        };
+        Ok(self.channels_last(node, kernel, x, bytes))
+    }
+
+    fn concat(&mut self, tensor: TensorId, node: &Node, axis: i64) -> Result<Stored, String> {
+        let shape = self.shapes[tensor].clone();
+        let axis = shapes::axis(axis, shape.len())?;
+        let layout = if shape.len() == 4 {
+            Layout::ChannelsLast
+        } else {
+            Layout::Plain
+        };
+        let to = logical_strides(&shape, layout);
+        let (mut inputs, mut copies, mut offset) = (Vec::new(), Vec::new(), 0);
+        for input in &node.inputs {
+            let own = self.shapes[*input].clone();
+            let stored = self.stored[*input].ok_or("its input was not computed")?;
+            let from = logical_strides(&own, stored.layout);
+            copies.push(ordered(&own, &from, &to, layout, [0, offset * to[axis]]));
+            inputs.push(stored.buffer);
+            offset += own[axis];
+        }
+        self.take(node, "concatenation", 0);
+        let kernel = Kernel::Copy { copies, fill: None };
+        Ok(Stored {
+            buffer: self.push(node, kernel, inputs, shape.iter().product()),
+            layout,
+        })
+    }
+
+    fn movement(&mut self, tensor: TensorId, node: &Node, how: &Move) -> Result<Stored, String> {
+        let input = node.inputs[0];
+        let (own, shape) = (self.shapes[input].clone(), self.shapes[tensor].clone());
+        let bytes: usize = shape.iter().product();
+        let stored = self.stored[input].ok_or("its input was not computed")?;
+        match how {
+            Move::Reinterpret => return Ok(stored),
+            Move::Reshape { .. } | Move::Flatten { .. } | Move::Squeeze(_) | Move::Unsqueeze(_) => {
+                if own == shape {
+                    return Ok(stored);
+                }
+                return Ok(Stored {
+                    buffer: self.stored(input, Layout::Plain)?,
+                    layout: Layout::Plain,
+                });
+            }
+            Move::Transpose(perm) => {
+                // Where the output's axes lie in the bytes as they are.
+                let order: Vec<usize> = storage_order(own.len(), stored.layout)
+                    .iter()
+                    .filter_map(|axis| perm.iter().position(|p| p == axis))
+                    .collect();
+                let places = [Layout::Plain, Layout::ChannelsLast];
+                let kept = places
+                    .into_iter()
+                    .find(|l| storage_order(shape.len(), *l) == order);
+                if let Some(layout) = kept {
+                    return Ok(Stored {
+                        buffer: stored.buffer,
+                        layout,
+                    });
+                }
+                let own_strides = logical_strides(&own, stored.layout);
+                let from: Vec<usize> = perm.iter().map(|p| own_strides[*p]).collect();
+                let copy = in_order(&shape, &from, Layout::Plain, [0, 0]);
+                let kernel = Kernel::Copy {
+                    copies: vec![copy],
+                    fill: None,
+                };
+                let buffer = self.push(node, kernel, vec![stored.buffer], bytes);
+                return Ok(Stored {
+                    buffer,
+                    layout: Layout::Plain,
+                });
+            }
+            Move::Slice(cuts) => {
+                let mut from = logical_strides(&own, stored.layout);
+                let mut offset = 0;
+                for (axis, range, step) in shapes::slices(cuts, &own)? {
+                    offset += range.start * from[axis];
+                    from[axis] *= step;
+                }
+                let copy = in_order(&shape, &from, stored.layout, [offset, 0]);
+                let kernel = Kernel::Copy {
+                    copies: vec![copy],
+                    fill: None,
+                };
+                let buffer = self.push(node, kernel, vec![stored.buffer], bytes);
+                return Ok(Stored {
+                    buffer,
+                    layout: stored.layout,
+                });
+            }
+            Move::Pad { pads, fill } => {
+                let from = logical_strides(&own, stored.layout);
+                let to = logical_strides(&shape, stored.layout);
+                let offset = pads
+                    .iter()
+                    .zip(&to)
+                    .map(|(p, stride)| *p as usize * stride)
+                    .sum();
+                let copy = ordered(&own, &from, &to, stored.layout, [0, offset]);
+                let fill = Some(fill ^ self.flip());
+                let kernel = Kernel::Copy {
+                    copies: vec![copy],
+                    fill,
+                };
+                let buffer = self.push(node, kernel, vec![stored.buffer], bytes);
+                return Ok(Stored {
+                    buffer,
+                    layout: stored.layout,
+                });
+            }
+            Move::ResizeNearest(resize) => {
+                let [n, c, h, w] = shapes::picture(&own)?;
+                if [shape[0], shape[1]] != [n, c] {
+                    return Err("it resizes batch or channels".into());
+                }
+                let x = self.stored(input, Layout::ChannelsLast)?;
+                let rows = shapes::nearest(resize, 2, h, shape[2]);
+                let columns = shapes::nearest(resize, 3, w, shape[3]);
+                let gather = Gather::new(Shape::new(h, w, c), rows, columns, 0..c).map_err(text)?;
+                self.take(node, "nearest resize", 0);
+                let kernel = Kernel::Resize {
+                    gather,
+                    batch: n,
+                    channels: c,
+                };
+                return Ok(self.channels_last(node, kernel, x, bytes));
+            }
+        }
+    }
+
+    fn output(&self, tensor: TensorId, kind: &SinkKind) -> (Buffer, Vec<usize>, OutputKind) {
+        let shape = &self.shapes[tensor];
+        let stored = self.stored[tensor].unwrap_or(Stored {
+            buffer: Buffer::Step(0),
+            layout: Layout::Plain,
+        });
+        let flip = self.flip();
+        let copy = relayout(shape, stored.layout, Layout::Plain);
+        let kind = match kind {
+            SinkKind::Float(Some(table)) => {
+                let table = std::array::from_fn(|b| table[b ^ usize::from(flip)]);
+                OutputKind::Table {
+                    table: std::sync::Arc::new(table),
+                    copy,
+                }
+            }
+            SinkKind::Float(None) => {
+                let step = match stored.buffer {
+                    Buffer::Step(step) => step,
+                    Buffer::Input(_) => 0,
+                };
+                OutputKind::Floats { step, copy }
+            }
+            SinkKind::Bytes { signed } => {
+                let flip = if *signed == (self.sign == Sign::S8) {
+                    0
+                } else {
+                    0x80
+                };
+                OutputKind::Bytes {
+                    flip,
+                    signed: *signed,
+                    copy,
+                }
+            }
+            SinkKind::Region => {
+                let layout = if shape.len() == 4 {
+                    Layout::ChannelsLast
+                } else {
+                    Layout::Plain
+                };
+                let copy = relayout(shape, stored.layout, layout);
+                let shape = super::sink_shape(&SinkKind::Region, shape);
+                return (
+                    stored.buffer,
+                    shape,
+                    OutputKind::Bytes {
+                        flip: 0,
+                        signed: false,
+                        copy,
+                    },
+                );
+            }
+        };
+        (stored.buffer, shape.clone(), kind)
+    }
+
+    /// Gives each step's output a buffer: the smallest free one that is large enough, else a new one.
+    fn finish(self, results: Vec<(Buffer, Vec<usize>, OutputKind)>) -> Plan {
+        let mut last_read = vec![0; self.steps.len()];
+        for (i, step) in self.steps.iter().enumerate() {
+            for input in &step.inputs {
+                if let Buffer::Step(s) = input {
+                    last_read[*s] = i;
+                }
+            }
+        }
+        for (buffer, ..) in &results {
+            if let Buffer::Step(s) = buffer {
+                last_read[*s] = usize::MAX;
+            }
+        }
+        let mut slots: Vec<usize> = Vec::new();
+        let mut free: Vec<usize> = Vec::new();
+        let mut slot_of = vec![0; self.steps.len()];
+        let bytes_of: Vec<usize> = self.steps.iter().map(|s| s.bytes).collect();
+        let mut steps: Vec<Step> = Vec::with_capacity(self.steps.len());
+        for (i, draft) in self.steps.into_iter().enumerate() {
+            let fits = free
+                .iter()
+                .enumerate()
+                .filter(|(_, s)| slots[**s] >= draft.bytes);
+            let best = fits.min_by_key(|(_, s)| slots[**s]).map(|(at, _)| at);
+            let largest = free
+                .iter()
+                .enumerate()
+                .max_by_key(|(_, s)| slots[**s])
+                .map(|(at, _)| at);
+            slot_of[i] = match best.or(largest) {
+                Some(at) => free.swap_remove(at),
+                None => {
+                    slots.push(0);
+                    slots.len() - 1
+                }
+            };
+            slots[slot_of[i]] = slots[slot_of[i]].max(draft.bytes);
+            let place = |b: &Buffer| match b {
+                Buffer::Step(s) => Place::Slot {
+                    slot: slot_of[*s],
+                    bytes: bytes_of[*s],
+                },
+                Buffer::Input(at) => Place::Input(*at),
+            };
+            let inputs: Vec<Place> = draft.inputs.iter().map(place).collect();
+            let mut done: Vec<usize> = (0..=i)
+                .filter(|s| last_read[*s] == i && draft.inputs.contains(&Buffer::Step(*s)))
+                .collect();
+            done.dedup();
+            free.extend(done.into_iter().map(|s| slot_of[s]));
+            steps.push(Step {
+                node: draft.node,
+                kernel: draft.kernel,
+                inputs,
+                output: slot_of[i],
+                output_bytes: draft.bytes,
+            });
+        }
+        let results = results
+            .into_iter()
+            .map(|(buffer, shape, kind)| {
+                let place = match buffer {
+                    Buffer::Step(s) => Place::Slot {
+                        slot: slot_of[s],
+                        bytes: bytes_of[s],
+                    },
+                    Buffer::Input(at) => Place::Input(at),
+                };
+                Output { place, shape, kind }
+            })
+            .collect();
+        Plan {
+            isa: self.isa,
+            steps,
+            results,
+            slots,
+            scratch_bytes: self.scratch_bytes,
+            sums: self.sums,
+            floats: self.floats,
+            taken: self.taken,
+        }
+    }
+}
+
+fn text(e: KernelError) -> String {
+    e.to_string()
+}
+
+/// Whether both layouts give the same bytes.
+fn same_bytes(shape: &[usize]) -> bool {
+    match shape {
+        [_, c, h, w] => *c == 1 || h * w == 1,
+        _ => true,
+    }
+}
+
+/// The axes in the order in which they lie, the outermost first.
+fn storage_order(rank: usize, layout: Layout) -> Vec<usize> {
+    match (rank, layout) {
+        (4, Layout::ChannelsLast) => vec![0, 2, 3, 1],
+        _ => (0..rank).collect(),
+    }
+}
+
+/// For each axis as ONNX counts them, its stride.
+fn logical_strides(shape: &[usize], layout: Layout) -> Vec<usize> {
+    let order = storage_order(shape.len(), layout);
+    let stored: Vec<usize> = order.iter().map(|i| shape[*i]).collect();
+    let mut logical = vec![0; shape.len()];
+    for (axis, stride) in order.into_iter().zip(strides(&stored)) {
+        logical[axis] = stride;
+    }
+    logical
+}
+
+/// A copy whose axes are gone through in the order of the output's layout.
+fn ordered(
+    shape: &[usize],
+    from: &[usize],
+    to: &[usize],
+    layout: Layout,
+    offsets: [usize; 2],
+) -> StridedCopy {
+    let order = storage_order(shape.len(), layout);
+    let pick = |list: &[usize]| -> Vec<usize> { order.iter().map(|i| list[*i]).collect() };
+    StridedCopy::new(&pick(shape), &pick(from), &pick(to), offsets)
+}
+
+/// A copy that fills a whole output of this layout.
+fn in_order(shape: &[usize], from: &[usize], layout: Layout, offsets: [usize; 2]) -> StridedCopy {
+    ordered(
+        shape,
+        from,
+        &logical_strides(shape, layout),
+        layout,
+        offsets,
+    )
+}
+
+fn relayout(shape: &[usize], from: Layout, to: Layout) -> StridedCopy {
+    in_order(shape, &logical_strides(shape, from), to, [0, 0])
+}
+
+fn geometry(
+    window: &Window,
+    [_, c, h, w]: [usize; 4],
+    output: &[usize],
+    groups: usize,
+) -> Geometry {
+    Geometry {
+        input: Shape::new(h, w, c),
+        output: Shape::new(output[2], output[3], output[1]),
+        kernel: window.kernel,
+        stride: window.stride,
+        dilation: window.dilation,
+        pads: shapes::pads(window, [h, w]),
+        groups,
+    }
+}
