@@ -33,15 +33,8 @@ unsafe impl Tile for Avx2 {
 
     fn pack(depth: usize, weight: &dyn Fn(usize, usize) -> i8) -> Panel {
         let block = |k: usize| {
-            let weight = |column, k| {
-                if k < depth {
-                    i16::from(weight(column, k))
-                } else {
-                    0
-                }
-            };
-            let weights =
-                (0..Self::COLUMNS).flat_map(|column| (k..k + 4).map(move |k| weight(column, k)));
+            let weights = (0..Self::COLUMNS)
+                .flat_map(|column| (k..k + 4).map(move |k| i16::from(weight(column, k))));
             Block {
                 offset: k as u32,
                 weights: weights.collect(),

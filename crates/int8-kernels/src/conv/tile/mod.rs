@@ -29,7 +29,7 @@ pub(super) unsafe trait Tile {
     /// A row is read up to its depth rounded up to this many bytes.
     const BLOCK: usize;
 
-    /// Packs `weight(column, k)` for all columns and k < `depth`.
+    /// Packs `weight(column, k)` for all columns and k < `depth`, a multiple of [`Tile::BLOCK`].
     fn pack(depth: usize, weight: &dyn Fn(usize, usize) -> i8) -> Panel;
 
     /// Computes a tile.
@@ -49,21 +49,19 @@ pub(super) struct Panel {
 }
 
 impl Panel {
-    /// Blocks of `block` bytes of k, column after column: `[k / block][column][block]`.
+    /// Blocks of `block` bytes of k, column after column: `[k / block][column][block]`. A multiple of `block` is asked for.
+    #[cfg(target_arch = "aarch64")]
     fn interleaved(
         columns: usize,
         block: usize,
         depth: usize,
         weight: &dyn Fn(usize, usize) -> i8,
     ) -> Self {
-        let mut weights = Vec::with_capacity(columns * depth.next_multiple_of(block));
-        for first in (0..depth).step_by(block) {
-            for column in 0..columns {
-                weights.extend(
-                    (first..first + block).map(|k| if k < depth { weight(column, k) } else { 0 }),
-                );
-            }
-        }
+        let starts = (0..depth).step_by(block);
+        let blocks = starts.flat_map(|k| (0..columns).map(move |column| (column, k)));
+        let weights = blocks
+            .flat_map(|(column, k)| (k..k + block).map(move |k| weight(column, k)))
+            .collect();
         Self {
             weights,
             offsets: Vec::new(),
