@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::Geometry;
 
 /// A copy may write this many bytes past its end: the scratch is longer by as much.
-pub(super) const SLACK: usize = 16;
+pub(super) const SLACK: usize = 32;
 
 /// Which windows are laid out, and how.
 #[derive(Clone, Copy, Debug)]
@@ -82,35 +82,43 @@ impl Columns {
             ..
         } = self.geometry;
         let channels = shape.c / groups;
-        let on_picture = [
-            self.geometry.taps_on_picture(0, oy, shape.h),
-            self.geometry.taps_on_picture(1, ox, shape.w),
-        ];
+        let taps_down = self.geometry.taps_on_picture(0, oy, shape.h);
+        let taps = self.geometry.taps_on_picture(1, ox, shape.w);
+        // Neighbouring taps are one copy.
+        let merged = if dilation[1] == 1 && groups == 1 {
+            taps.len().max(1)
+        } else {
+            1
+        };
         for ky in 0..kernel[0] {
-            for kx in 0..kernel[1] {
-                let out = &mut row[(ky * kernel[1] + kx) * channels..];
-                if on_picture[0].contains(&ky) && on_picture[1].contains(&kx) {
-                    let y = oy * stride[0] + ky * dilation[0] - pads[0];
-                    let x = ox * stride[1] + kx * dilation[1] - pads[1];
-                    copy_over(
-                        &input[(y * shape.w + x) * shape.c + group * channels..],
-                        out,
-                        channels,
-                    );
-                } else {
-                    out[..channels].fill(self.padding);
-                }
+            let out = &mut row[ky * kernel[1] * channels..];
+            if !taps_down.contains(&ky) {
+                out[..kernel[1] * channels].fill(self.padding);
+                continue;
             }
+            out[..taps.start * channels].fill(self.padding);
+            let y = oy * stride[0] + ky * dilation[0] - pads[0];
+            for kx in taps.clone().step_by(merged) {
+                let x = ox * stride[1] + kx * dilation[1] - pads[1];
+                let from = &input[(y * shape.w + x) * shape.c + group * channels..];
+                copy_over(from, &mut out[kx * channels..], merged * channels);
+            }
+            out[taps.end * channels..kernel[1] * channels].fill(self.padding);
         }
     }
 }
 
-/// Copies `length` bytes, 16 at a time, and so up to 15 bytes more where both slices go on.
+/// Copies `length` bytes, and up to [`SLACK`] more where both slices go on.
 #[inline]
 fn copy_over(from: &[u8], to: &mut [u8], length: usize) {
-    let whole = length.next_multiple_of(16);
-    match (from.get(..whole), to.get_mut(..whole)) {
-        (Some(from), Some(to)) => {
+    if length <= 32 {
+        if let (Some(from), Some(to)) = (from.first_chunk::<32>(), to.first_chunk_mut::<32>()) {
+            *to = *from;
+            return;
+        }
+    } else {
+        let whole = length.next_multiple_of(16);
+        if let (Some(from), Some(to)) = (from.get(..whole), to.get_mut(..whole)) {
             for (from, to) in from
                 .as_chunks::<16>()
                 .0
@@ -119,7 +127,8 @@ fn copy_over(from: &[u8], to: &mut [u8], length: usize) {
             {
                 *to = *from;
             }
+            return;
         }
-        _ => to[..length].copy_from_slice(&from[..length]),
     }
+    to[..length].copy_from_slice(&from[..length]);
 }

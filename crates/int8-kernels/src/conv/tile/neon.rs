@@ -7,7 +7,7 @@ use std::arch::{aarch64::*, asm};
 
 use super::{
     Call, Panel, Target, Tile, dispatch_rows, neon_write,
-    split::{Block, Limit, Rule},
+    split::{Block, Rule},
 };
 
 /// Bytes of k in a block, and blocks whose products are added in 16 bits.
@@ -19,8 +19,15 @@ const RULE: Rule = Rule {
     group: GROUP,
     lane: |i| i % 8,
     lanes: 8,
-    limit: Limit::Signed,
+    limit,
 };
+
+/// 128 · 255 fits 16 bits, so the magnitudes of the weights of a lane may not sum to more than 255.
+fn limit(positive: i32, negative: i32) -> (i32, i32) {
+    let excess = (positive + negative - 255).max(0);
+    let from_positive = excess.min(positive);
+    (from_positive, excess - from_positive)
+}
 
 pub(in super::super) struct Neon;
 
@@ -50,17 +57,23 @@ unsafe impl Tile for Neon {
             panel
                 .offsets
                 .extend(blocks.iter().map(|block| block.offset));
-            panel.weights.extend(
-                blocks
-                    .iter()
-                    .flat_map(|block| block.weights.iter().map(|&weight| weight as i8)),
-            );
+            for group in blocks.chunks_exact(GROUP) {
+                for column in 0..4 {
+                    for block in group {
+                        panel.weights.extend(
+                            block.weights[column * K..][..K]
+                                .iter()
+                                .map(|&weight| weight as i8),
+                        );
+                    }
+                }
+            }
         }
         panel
     }
 
     unsafe fn run(call: &Call) {
-        dispatch_rows!(tile, call, 1 2 3 4)
+        dispatch_rows!(tile; call, 1 2 3 4)
     }
 }
 

@@ -24,7 +24,7 @@ unsafe impl Tile for NeonDot {
     }
 
     unsafe fn run(call: &Call) {
-        dispatch_rows!(tile, call, 1 2 3 4 5 6)
+        dispatch_rows!(tile; call, 1 2 3 4 5 6)
     }
 }
 
