@@ -100,7 +100,7 @@ impl Depthwise {
     #[inline(always)]
     fn values(&self, input: &[u8], pixels: Range<usize>, mut write: impl FnMut(usize, &[f32])) {
         self.isa.vectorize(|| match self.sign {
-            Sign::U8 => self.values_of(input, pixels, |byte| i16::from(byte), &mut write),
+            Sign::U8 => self.values_of(input, pixels, i16::from, &mut write),
             Sign::S8 => self.values_of(input, pixels, |byte| i16::from(byte as i8), &mut write),
         });
     }

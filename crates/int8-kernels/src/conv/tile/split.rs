@@ -35,7 +35,7 @@ impl Rule {
     pub fn split(&self, mut blocks: Vec<Block>) -> Vec<Block> {
         let mut done: Vec<Block> = Vec::new();
         while !blocks.is_empty() {
-            while blocks.len() % self.group != 0 {
+            while !blocks.len().is_multiple_of(self.group) {
                 blocks.push(Block {
                     offset: 0,
                     weights: vec![0; blocks[0].weights.len()],
