@@ -7,7 +7,7 @@ use std::arch::{asm, x86_64::*};
 
 use super::{
     Bytes, Call, Panel, Target, Tile, dispatch_rows,
-    split::{Block, Limit, Rule},
+    split::{Block, Rule},
 };
 use crate::Quantization;
 
@@ -19,8 +19,13 @@ const RULE: Rule = Rule {
     group: GROUP,
     lane: |i| i / 2,
     lanes: 2,
-    limit: Limit::Unsigned,
+    limit,
 };
+
+/// 255 · 128 fits 16 bits, so neither the positive nor the negative weights of a lane may sum to more than 128.
+fn limit(positive: i32, negative: i32) -> (i32, i32) {
+    ((positive - 128).max(0), (negative - 128).max(0))
+}
 
 pub(in super::super) struct Avx2;
 
@@ -33,15 +38,8 @@ unsafe impl Tile for Avx2 {
 
     fn pack(depth: usize, weight: &dyn Fn(usize, usize) -> i8) -> Panel {
         let block = |k: usize| {
-            let weight = |column, k| {
-                if k < depth {
-                    i16::from(weight(column, k))
-                } else {
-                    0
-                }
-            };
-            let weights =
-                (0..Self::COLUMNS).flat_map(|column| (k..k + 4).map(move |k| weight(column, k)));
+            let weights = (0..Self::COLUMNS)
+                .flat_map(|column| (k..k + 4).map(move |k| i16::from(weight(column, k))));
             Block {
                 offset: k as u32,
                 weights: weights.collect(),
@@ -58,7 +56,7 @@ unsafe impl Tile for Avx2 {
     }
 
     unsafe fn run(call: &Call) {
-        dispatch_rows!(tile, call, 1 2 3)
+        dispatch_rows!(tile; call, 1 2 3)
     }
 }
 
