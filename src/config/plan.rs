@@ -294,19 +294,19 @@ fn capture_settings(
     problems: &mut Vec<Problem>,
 ) -> CaptureSettings {
     let mut capture = CaptureSettings::new(source);
-    if let Some((w, h)) = c.size {
-        if !(16..=16384).contains(&w) || !(16..=16384).contains(&h) {
-            let message = format!("{w}×{h} is not between 16×16 and 16384×16384");
-            problems.push(Problem::new(key("size"), message));
-        }
+    if let Some((w, h)) = c.size
+        && (!(16..=16384).contains(&w) || !(16..=16384).contains(&h))
+    {
+        let message = format!("{w}×{h} is not between 16×16 and 16384×16384");
+        problems.push(Problem::new(key("size"), message));
     }
-    if let Some(fps) = c.fps {
-        if !(fps > 0.0 && fps <= 1000.0) {
-            problems.push(Problem::new(
-                key("fps"),
-                format!("{fps} is not above 0 and at most 1000"),
-            ));
-        }
+    if let Some(fps) = c.fps
+        && !(fps > 0.0 && fps <= 1000.0)
+    {
+        problems.push(Problem::new(
+            key("fps"),
+            format!("{fps} is not above 0 and at most 1000"),
+        ));
     }
     if let Some(ms) = c.timeout_ms {
         if !(100..=600_000).contains(&ms) {

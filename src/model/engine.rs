@@ -96,7 +96,7 @@ fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, Stri
     };
     let input_name = input.name.clone();
     let quantized_input = dequantization(graph, &input_name);
-    let classes: Vec<(String, bool, Option<(f32, f32)>)> = graph
+    let classes: Vec<_> = graph
         .output
         .iter()
         .map(|o| {

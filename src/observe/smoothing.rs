@@ -64,11 +64,14 @@ impl SmoothingSettings {
     }
 }
 
+/// A frame's labels and their scores.
+type Scores = Vec<(Arc<str>, f32)>;
+
 /// A camera's state, from its classifications.
 #[derive(Debug)]
 pub struct Smoother {
     settings: SmoothingSettings,
-    window: VecDeque<(Instant, Vec<(Arc<str>, f32)>)>,
+    window: VecDeque<(Instant, Scores)>,
     state: Option<(State, Instant)>,
 }
 

@@ -32,6 +32,9 @@ const MAX_DEPTH: usize = 64;
 
 pub(crate) type ExprId = usize;
 
+/// Values and shape.
+type FloatConstant = (Vec<f32>, Vec<usize>);
+
 /// What is known about a tensor of the ONNX graph. A tensor without a value is one that only tract knows.
 #[derive(Clone)]
 pub(crate) enum Value {
@@ -298,7 +301,7 @@ impl<'a> Import<'a> {
     }
 
     /// A float constant of the file, dequantized if it is not stored as floats, and its shape.
-    fn floats(&self, name: &str) -> Result<Option<(Vec<f32>, Vec<usize>)>, Error> {
+    fn floats(&self, name: &str) -> Result<Option<FloatConstant>, Error> {
         if let Some(t) = self.constants.get(name) {
             let t = Constant(t);
             if t.kind() != Some(DataType::Float) {

@@ -296,9 +296,8 @@ impl Partition {
     /// Makes the graph's float input one of bytes, `[batch, height, width, channels]`, already quantized.
     pub(crate) fn take_bytes(&mut self, graph: &mut GraphProto) -> Option<Quant> {
         let (name, quant) = self.input.clone()?;
-        let tensor = match graph.input.first_mut()?.r#type.as_mut()?.value.as_mut()? {
-            TypeValue::TensorType(t) => t,
-        };
+        let TypeValue::TensorType(tensor) =
+            graph.input.first_mut()?.r#type.as_mut()?.value.as_mut()?;
         let dims = &mut tensor.shape.as_mut()?.dim;
         if dims.len() != 4 {
             return None;

@@ -9,8 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
+use ocellus_int8_kernels::KernelError;
+
 /// Turns of the spin loop before a thread sleeps: about 50 µs.
 const SPINS: usize = 10_000;
+
+/// Fills some rows: which, where, and a thread's scratch.
+type Fill<'a, T> = dyn Fn(Range<usize>, &mut [T], &mut [u8]) -> Result<(), KernelError> + Sync + 'a;
 
 type Job<'a> = dyn Fn(usize) + Sync + 'a;
 
@@ -108,15 +113,8 @@ impl Pool {
         out: &mut [T],
         row: usize,
         scratch: &mut [Vec<u8>],
-        fill: &(
-             dyn Fn(
-            Range<usize>,
-            &mut [T],
-            &mut [u8],
-        ) -> Result<(), ocellus_int8_kernels::KernelError>
-                 + Sync
-         ),
-    ) -> Result<(), ocellus_int8_kernels::KernelError> {
+        fill: &Fill<'_, T>,
+    ) -> Result<(), KernelError> {
         let rows = out.len() / row;
         let threads = self.threads().min(scratch.len());
         if threads == 1 || rows < 2 * threads {

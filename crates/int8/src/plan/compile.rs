@@ -568,15 +568,15 @@ impl Compiler<'_> {
         let bytes: usize = shape.iter().product();
         let stored = self.stored[input].ok_or("its input was not computed")?;
         match how {
-            Move::Reinterpret => return Ok(stored),
+            Move::Reinterpret => Ok(stored),
             Move::Reshape { .. } | Move::Flatten { .. } | Move::Squeeze(_) | Move::Unsqueeze(_) => {
                 if own == shape {
                     return Ok(stored);
                 }
-                return Ok(Stored {
+                Ok(Stored {
                     buffer: self.stored(input, Layout::Plain)?,
                     layout: Layout::Plain,
-                });
+                })
             }
             Move::Transpose(perm) => {
                 // Where the output's axes lie in the bytes as they are.
@@ -602,10 +602,10 @@ impl Compiler<'_> {
                     fill: None,
                 };
                 let buffer = self.push(node, kernel, vec![stored.buffer], bytes);
-                return Ok(Stored {
+                Ok(Stored {
                     buffer,
                     layout: Layout::Plain,
-                });
+                })
             }
             Move::Slice(cuts) => {
                 let mut from = logical_strides(&own, stored.layout);
@@ -620,10 +620,10 @@ impl Compiler<'_> {
                     fill: None,
                 };
                 let buffer = self.push(node, kernel, vec![stored.buffer], bytes);
-                return Ok(Stored {
+                Ok(Stored {
                     buffer,
                     layout: stored.layout,
-                });
+                })
             }
             Move::Pad { pads, fill } => {
                 let from = logical_strides(&own, stored.layout);
@@ -640,10 +640,10 @@ impl Compiler<'_> {
                     fill,
                 };
                 let buffer = self.push(node, kernel, vec![stored.buffer], bytes);
-                return Ok(Stored {
+                Ok(Stored {
                     buffer,
                     layout: stored.layout,
-                });
+                })
             }
             Move::ResizeNearest(resize) => {
                 let [n, c, h, w] = shapes::picture(&own)?;
@@ -660,7 +660,7 @@ impl Compiler<'_> {
                     batch: n,
                     channels: c,
                 };
-                return Ok(self.channels_last(node, kernel, x, bytes));
+                Ok(self.channels_last(node, kernel, x, bytes))
             }
         }
     }

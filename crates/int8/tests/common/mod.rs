@@ -82,6 +82,7 @@ pub fn run_case(model: &Path, options: &Options) -> (Difference, Report) {
         let len: usize = shape.iter().product();
         let (own, others) = rest.split_at(len * fact.datum_type.size_of());
         rest = others;
+        // SAFETY: every bit pattern is a value of the types here, and the bytes are as many as the shape needs.
         let tensor = unsafe { Tensor::from_raw_dt(fact.datum_type, &shape, own) }.unwrap();
         inputs.push(tensor.into());
     }
@@ -99,6 +100,7 @@ pub fn run_case(model: &Path, options: &Options) -> (Difference, Report) {
         let (own, others) = rest.split_at(result.len() * size);
         rest = others;
         let theirs =
+            // SAFETY: as above.
             unsafe { Tensor::from_raw_dt(result.datum_type(), result.shape(), own) }.unwrap();
         let is_float = result.datum_type() == f32::datum_type();
         let scale = if is_float { step } else { 1.0 };
