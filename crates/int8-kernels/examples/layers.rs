@@ -81,10 +81,18 @@ fn weights(count: usize) -> Vec<i8> {
         .collect()
 }
 
+/// How long a layer is repeated: `LAYER_MS` where one run tells all (under an emulator that counts instructions).
+fn budget() -> Duration {
+    let ms = std::env::var("LAYER_MS")
+        .ok()
+        .and_then(|ms| ms.parse().ok());
+    Duration::from_millis(ms.unwrap_or(150))
+}
+
 fn seconds(mut run: impl FnMut()) -> f64 {
     run();
     let (begin, mut best) = (Instant::now(), f64::INFINITY);
-    while begin.elapsed() < Duration::from_millis(150) {
+    while begin.elapsed() < budget() {
         let start = Instant::now();
         run();
         best = best.min(start.elapsed().as_secs_f64());

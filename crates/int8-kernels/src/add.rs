@@ -9,6 +9,7 @@ use crate::{
 /// `round((a - za)·sa/sy + (b - zb)·sb/sy) + zy`.
 #[derive(Clone, Debug)]
 pub struct Add {
+    isa: Isa,
     sign: Sign,
     a: Operand,
     b: Operand,
@@ -28,17 +29,25 @@ impl Add {
         a.check("the first operand", sign)?;
         b.check("the second operand", sign)?;
         output.check("the output", sign)?;
-        Ok(Self { sign, a, b, output })
+        Ok(Self {
+            isa,
+            sign,
+            a,
+            b,
+            output,
+        })
     }
 
     /// Adds byte by byte.
     pub fn run(&self, a: &[u8], b: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
         check_len("the second operand", a.len(), b.len())?;
         check_len("out", a.len(), out.len())?;
-        for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-            let sum = self.a.scaled(self.sign.value(a)) + self.b.scaled(self.sign.value(b));
-            *out = self.output.quantize(sum);
-        }
+        self.isa.vectorize(|| {
+            for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                let sum = self.a.scaled(self.sign.value(a)) + self.b.scaled(self.sign.value(b));
+                *out = self.output.quantize(sum);
+            }
+        });
         Ok(())
     }
 }
@@ -46,6 +55,7 @@ impl Add {
 /// `round((a - za)·(b - zb)·sa·sb/sy) + zy`.
 #[derive(Clone, Debug)]
 pub struct Mul {
+    isa: Isa,
     sign: Sign,
     zeros: [i32; 2],
     ratio: f32,
@@ -67,6 +77,7 @@ impl Mul {
         check_ratio("the ratio of the multiplication", ratio)?;
         output.check("the output", sign)?;
         Ok(Self {
+            isa,
             sign,
             zeros,
             ratio,
@@ -78,11 +89,13 @@ impl Mul {
     pub fn run(&self, a: &[u8], b: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
         check_len("the second operand", a.len(), b.len())?;
         check_len("out", a.len(), out.len())?;
-        for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-            let product =
-                (self.sign.value(a) - self.zeros[0]) * (self.sign.value(b) - self.zeros[1]);
-            *out = self.output.quantize(product as f32 * self.ratio);
-        }
+        self.isa.vectorize(|| {
+            for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                let product =
+                    (self.sign.value(a) - self.zeros[0]) * (self.sign.value(b) - self.zeros[1]);
+                *out = self.output.quantize(product as f32 * self.ratio);
+            }
+        });
         Ok(())
     }
 }

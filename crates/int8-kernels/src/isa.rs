@@ -61,15 +61,13 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => std::arch::is_x86_feature_detected!("avx2"),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => ["avx2", "avx512f", "avx512bw", "avx512vl", "avx512vnni"]
-                .iter()
-                .all(|feature| match *feature {
-                    "avx2" => std::arch::is_x86_feature_detected!("avx2"),
-                    "avx512f" => std::arch::is_x86_feature_detected!("avx512f"),
-                    "avx512bw" => std::arch::is_x86_feature_detected!("avx512bw"),
-                    "avx512vl" => std::arch::is_x86_feature_detected!("avx512vl"),
-                    _ => std::arch::is_x86_feature_detected!("avx512vnni"),
-                }),
+            Isa::Avx512Vnni => {
+                std::arch::is_x86_feature_detected!("avx2")
+                    && std::arch::is_x86_feature_detected!("avx512f")
+                    && std::arch::is_x86_feature_detected!("avx512bw")
+                    && std::arch::is_x86_feature_detected!("avx512vl")
+                    && std::arch::is_x86_feature_detected!("avx512vnni")
+            }
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -82,6 +80,26 @@ impl Isa {
             Isa::Generic | Isa::Avx2 | Isa::Avx512Vnni => Sign::U8,
             Isa::Neon | Isa::NeonDot | Isa::NeonI8mm => Sign::S8,
         }
+    }
+
+    /// Runs `work` with its loops compiled for this instruction set; `work` is small and inlined.
+    ///
+    /// Of aarch64 the compiler knows NEON anyway; of x86-64 only SSE2, which cannot even round.
+    #[inline]
+    pub(crate) fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx2")]
+            fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
+                work()
+            }
+            if matches!(self, Isa::Avx2 | Isa::Avx512Vnni) {
+                debug_assert!(self.is_available());
+                // SAFETY: every kernel's constructor checks that the processor has its instruction set.
+                return unsafe { with_avx2(work) };
+            }
+        }
+        work()
     }
 
     /// Fails when this processor lacks it, or its kernels do not take such activations.
@@ -133,9 +151,15 @@ impl Sign {
     /// The number that a byte stands for.
     #[inline]
     pub fn value(self, byte: u8) -> i32 {
+        i32::from(byte ^ self.order_mask()) + self.min()
+    }
+
+    /// What makes the order of the bytes the order of the numbers, by xor.
+    #[inline]
+    pub(crate) fn order_mask(self) -> u8 {
         match self {
-            Sign::U8 => i32::from(byte),
-            Sign::S8 => i32::from(byte as i8),
+            Sign::U8 => 0,
+            Sign::S8 => 0x80,
         }
     }
 

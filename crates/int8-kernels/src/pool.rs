@@ -9,6 +9,7 @@ use crate::{Geometry, Isa, KernelError, Operand, Quantization, Sign, error::chec
 /// sign's least number.
 #[derive(Clone, Debug)]
 pub struct MaxPool {
+    isa: Isa,
     sign: Sign,
     geometry: Geometry,
 }
@@ -18,7 +19,11 @@ impl MaxPool {
     pub fn new(isa: Isa, sign: Sign, geometry: Geometry) -> Result<Self, KernelError> {
         isa.check(sign)?;
         check_pool(&geometry)?;
-        Ok(Self { sign, geometry })
+        Ok(Self {
+            isa,
+            sign,
+            geometry,
+        })
     }
 
     /// Fills `out`, which holds the output pixels `pixels`.
@@ -30,17 +35,17 @@ impl MaxPool {
     ) -> Result<(), KernelError> {
         self.geometry.check_run(input, out.len(), &pixels)?;
         let channels = self.geometry.input.c;
-        // xor turns the order of s8 into the order of u8.
-        let flip = if self.sign == Sign::S8 { 0x80 } else { 0 };
-        for (pixel, out) in pixels.zip(out.chunks_exact_mut(channels)) {
-            out.fill(self.sign.min() as u8);
-            for (_, at) in self.geometry.window_at(pixel) {
-                let input = &input[at * channels..][..channels];
-                out.iter_mut()
-                    .zip(input)
-                    .for_each(|(out, &byte)| *out = (*out ^ flip).max(byte ^ flip) ^ flip);
+        let mask = self.sign.order_mask();
+        self.isa.vectorize(|| {
+            for (pixel, out) in pixels.zip(out.chunks_exact_mut(channels)) {
+                out.fill(self.sign.min() as u8);
+                for (_, at) in self.geometry.window_at(pixel) {
+                    for (out, &byte) in out.iter_mut().zip(&input[at * channels..][..channels]) {
+                        *out = (*out ^ mask).max(byte ^ mask) ^ mask;
+                    }
+                }
             }
-        }
+        });
         Ok(())
     }
 }
@@ -48,6 +53,7 @@ impl MaxPool {
 /// The average of each window and channel: `round(Σ(x - zx) · (sx/sy / count)) + zy`.
 #[derive(Clone, Debug)]
 pub struct AveragePool {
+    isa: Isa,
     sign: Sign,
     geometry: Geometry,
     input: Operand,
@@ -71,6 +77,7 @@ impl AveragePool {
         input.check("the input", sign)?;
         output.check("the output", sign)?;
         Ok(Self {
+            isa,
             sign,
             geometry,
             input,
@@ -95,29 +102,29 @@ impl AveragePool {
         self.geometry.check_run(input, out.len(), &pixels)?;
         check_len("scratch", self.scratch_len(), scratch.len())?;
         let channels = self.geometry.input.c;
-        for (pixel, out) in pixels.zip(out.chunks_exact_mut(channels)) {
-            scratch.fill(0);
-            let mut on_picture = 0;
-            for (_, at) in self.geometry.window_at(pixel) {
-                on_picture += 1;
-                let input = &input[at * channels..][..channels];
-                scratch
-                    .iter_mut()
-                    .zip(input)
-                    .for_each(|(sum, &byte)| *sum += self.sign.value(byte));
+        self.isa.vectorize(|| {
+            for (pixel, out) in pixels.zip(out.chunks_exact_mut(channels)) {
+                scratch.fill(0);
+                let mut on_picture = 0;
+                for (_, at) in self.geometry.window_at(pixel) {
+                    on_picture += 1;
+                    for (sum, &byte) in scratch.iter_mut().zip(&input[at * channels..][..channels])
+                    {
+                        *sum += self.sign.value(byte);
+                    }
+                }
+                let count = if self.count_include_pad {
+                    self.padded_count(pixel)
+                } else {
+                    on_picture
+                };
+                let multiplier = self.input.ratio / count.max(1) as f32;
+                for (out, sum) in out.iter_mut().zip(&*scratch) {
+                    let sum = sum - on_picture as i32 * self.input.zero;
+                    *out = self.output.quantize(sum as f32 * multiplier);
+                }
             }
-            let count = if self.count_include_pad {
-                self.padded_count(pixel)
-            } else {
-                on_picture
-            };
-            let multiplier = self.input.ratio / count.max(1) as f32;
-            for (out, sum) in out.iter_mut().zip(&*scratch) {
-                *out = self
-                    .output
-                    .quantize((sum - on_picture as i32 * self.input.zero) as f32 * multiplier);
-            }
-        }
+        });
         Ok(())
     }
 

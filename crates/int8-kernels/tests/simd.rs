@@ -1,7 +1,10 @@
 //! Every instruction set that this processor has, against the scalar reference: bit for bit.
 
+use std::io::Write;
+
 use ocellus_int8_kernels::{
-    Conv, ConvSpec, Geometry, Isa, Operand, Output, Quantization, Residual, Shape, Sign,
+    Add, AveragePool, Conv, ConvSpec, Geometry, Isa, MaxPool, Mul, Operand, Output, Quantization,
+    Residual, Shape, Sign,
 };
 use proptest::prelude::*;
 
@@ -205,7 +208,11 @@ fn case() -> impl Strategy<Value = Case> {
 fn instruction_sets() -> Vec<Isa> {
     let available = Isa::available();
     for isa in Isa::ALL.into_iter().filter(|isa| !available.contains(isa)) {
-        eprintln!("NOT TESTED: {isa}, which this processor does not have");
+        // Not through `eprintln`, which the test harness swallows.
+        let _ = writeln!(
+            std::io::stderr(),
+            "NOT TESTED: {isa}, which this processor does not have"
+        );
     }
     available
         .into_iter()
@@ -236,6 +243,63 @@ proptest! {
     #[test]
     fn convolution_equals_the_reference(case in case()) {
         check(&case)?;
+    }
+}
+
+/// What every instruction set must give, its own sign taken into account: a function of (instruction set, sign).
+fn agree(run: impl Fn(Isa, Sign) -> Vec<u8>) -> Result<(), TestCaseError> {
+    for isa in Isa::available() {
+        let sign = isa.activations();
+        prop_assert_eq!(
+            run(isa, sign),
+            run(Isa::Generic, sign),
+            "{} differs from the reference",
+            isa
+        );
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn elementwise_equals_the_reference(
+        (a, b) in (1..300usize).prop_flat_map(|len| (extreme_bytes(len), extreme_bytes(len))),
+        zeros in any::<[u8; 3]>(),
+        ratios in [1e-3..4f32, 1e-3..4f32],
+    ) {
+        agree(|isa, sign| {
+            let zero = |i: usize| i32::from(zeros[i]) + sign.min();
+            let output = Quantization { zero: zero(2), min: sign.min() + 3, max: sign.max() - 1 };
+            let operand = |i: usize| Operand { zero: zero(i), ratio: ratios[i] };
+            let mut out = vec![0; 2 * a.len()];
+            let (sum, product) = out.split_at_mut(a.len());
+            Add::new(isa, sign, operand(0), operand(1), output).unwrap().run(&a, &b, sum).unwrap();
+            Mul::new(isa, sign, [zero(0), zero(1)], ratios[0] / 64.0, output).unwrap().run(&a, &b, product).unwrap();
+            out
+        })?;
+    }
+
+    #[test]
+    fn pools_equal_the_reference(
+        (geometry, input) in geometry().prop_flat_map(|mut geometry| {
+            geometry.output.c = geometry.input.c;
+            geometry.groups = 1;
+            (Just(geometry), extreme_bytes(geometry.input.bytes()))
+        }),
+        zeros in any::<[u8; 2]>(),
+        count_include_pad in any::<bool>(),
+    ) {
+        agree(|isa, sign| {
+            let pixels = geometry.output.pixels();
+            let mut out = vec![0; 2 * geometry.output.bytes()];
+            let (max, average) = out.split_at_mut(geometry.output.bytes());
+            MaxPool::new(isa, sign, geometry).unwrap().run(&input, max, 0..pixels).unwrap();
+            let operand = Operand { zero: i32::from(zeros[0]) + sign.min(), ratio: 1.25 };
+            let output = Quantization::full(sign, i32::from(zeros[1]) + sign.min());
+            let pool = AveragePool::new(isa, sign, geometry, operand, output, count_include_pad).unwrap();
+            pool.run(&input, average, &mut vec![7; pool.scratch_len()], 0..pixels).unwrap();
+            out
+        })?;
     }
 }
 

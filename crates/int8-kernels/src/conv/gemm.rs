@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::{
     ConvSpec, Output,
-    columns::Columns,
+    columns::{Columns, SLACK},
     tile::{Bytes, Call, Panel, Target, Tile},
 };
 use crate::Sign;
@@ -91,13 +91,14 @@ impl Gemm {
                 let channel = group * group_outputs + first;
                 let columns = T::COLUMNS.min(group_outputs - first);
                 let weight = |column: usize, k: usize| {
-                    if column < columns {
+                    let known = column < columns && k < depth;
+                    if known {
                         spec.weights[(channel + column) * depth + k]
                     } else {
                         0
                     }
                 };
-                let panel = T::pack(depth, &weight);
+                let panel = T::pack(padded_depth, &weight);
                 gemm.push_panel(panel, channel, columns);
                 for column in 0..T::COLUMNS {
                     let o = channel + column;
@@ -139,7 +140,7 @@ impl Gemm {
         if self.direct {
             0
         } else {
-            self.block_pixels() * self.padded_depth
+            self.block_pixels() * self.padded_depth + SLACK
         }
     }
 
@@ -183,7 +184,7 @@ impl Gemm {
                     let first = block_pixels.start * geometry.input.c + group * self.depth;
                     (&input[first..], geometry.input.c)
                 } else {
-                    let rows = &mut scratch[..block.len() * self.padded_depth];
+                    let rows = &mut scratch[..block.len() * self.padded_depth + SLACK];
                     self.columns.fill(input, group, block_pixels, rows);
                     (&*rows, self.padded_depth)
                 };

@@ -4,6 +4,7 @@
 //! pixels. The calling thread brings the scratch memory.
 
 mod columns;
+mod depthwise;
 mod gemm;
 mod reference;
 mod tile;
@@ -15,6 +16,7 @@ use crate::{
     error::check_len,
     quantization::{check_ratio, check_zero},
 };
+use depthwise::Depthwise;
 use gemm::{Gemm, Out};
 use reference::Reference;
 
@@ -65,6 +67,7 @@ pub struct Conv {
 enum Kernel {
     Reference(Reference),
     Gemm(Gemm),
+    Depthwise(Depthwise),
 }
 
 impl Conv {
@@ -73,8 +76,16 @@ impl Conv {
         isa.check(spec.sign)?;
         spec.check()?;
         let kernel = match isa {
+            Isa::Generic => Kernel::Reference(Reference::new(spec)),
+            _ if Depthwise::fits(&spec.geometry) => Kernel::Depthwise(Depthwise::new(isa, spec)),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Kernel::Gemm(Gemm::new::<tile::avx2::Avx2>(spec)),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => Kernel::Gemm(match spec.geometry.output.c / spec.geometry.groups {
+                ..=16 => Gemm::new::<tile::avx512vnni::Avx512Vnni<1>>(spec),
+                17..=32 => Gemm::new::<tile::avx512vnni::Avx512Vnni<2>>(spec),
+                _ => Gemm::new::<tile::avx512vnni::Avx512Vnni<4>>(spec),
+            }),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => Kernel::Gemm(Gemm::new::<tile::neon::Neon>(spec)),
             #[cfg(target_arch = "aarch64")]
@@ -104,7 +115,7 @@ impl Conv {
     /// Bytes of scratch that a run needs; a thread's scratch may be larger.
     pub fn scratch_bytes(&self) -> usize {
         match &self.kernel {
-            Kernel::Reference(_) => 0,
+            Kernel::Reference(_) | Kernel::Depthwise(_) => 0,
             Kernel::Gemm(kernel) => kernel.scratch_bytes(),
         }
     }
@@ -114,6 +125,7 @@ impl Conv {
         match &self.kernel {
             Kernel::Reference(kernel) => kernel.weight_bytes(),
             Kernel::Gemm(kernel) => kernel.weight_bytes(),
+            Kernel::Depthwise(kernel) => kernel.weight_bytes(),
         }
     }
 
@@ -152,6 +164,9 @@ impl Conv {
                 // SAFETY: `new` checked the instruction set; the lengths are checked above.
                 unsafe { kernel.run(input, out, scratch, pixels) };
             }
+            Kernel::Depthwise(kernel) => {
+                kernel.run(input, out, pixels, quantization, residual.zip(fused))
+            }
         }
         Ok(())
     }
@@ -177,6 +192,7 @@ impl Conv {
             Kernel::Gemm(kernel) => unsafe {
                 kernel.run(input, Out::Floats(out.as_mut_ptr()), scratch, pixels)
             },
+            Kernel::Depthwise(kernel) => kernel.run_float(input, out, pixels),
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512vnni;
 #[cfg(target_arch = "aarch64")]
 pub(super) mod neon;
 #[cfg(target_arch = "aarch64")]
@@ -11,6 +13,7 @@ pub(super) mod neon_dot;
 pub(super) mod neon_i8mm;
 #[cfg(target_arch = "aarch64")]
 mod neon_write;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod split;
 
 use super::{Quantization, Residual};
@@ -29,7 +32,7 @@ pub(super) unsafe trait Tile {
     /// A row is read up to its depth rounded up to this many bytes.
     const BLOCK: usize;
 
-    /// Packs `weight(column, k)` for all columns and k < `depth`.
+    /// Packs `weight(column, k)` for all columns and k < `depth`, a multiple of [`Tile::BLOCK`].
     fn pack(depth: usize, weight: &dyn Fn(usize, usize) -> i8) -> Panel;
 
     /// Computes a tile.
@@ -49,21 +52,18 @@ pub(super) struct Panel {
 }
 
 impl Panel {
-    /// Blocks of `block` bytes of k, column after column: `[k / block][column][block]`.
+    /// Blocks of `block` bytes of k, column after column: `[k / block][column][block]`. A multiple of `block` is asked for.
     fn interleaved(
         columns: usize,
         block: usize,
         depth: usize,
         weight: &dyn Fn(usize, usize) -> i8,
     ) -> Self {
-        let mut weights = Vec::with_capacity(columns * depth.next_multiple_of(block));
-        for first in (0..depth).step_by(block) {
-            for column in 0..columns {
-                weights.extend(
-                    (first..first + block).map(|k| if k < depth { weight(column, k) } else { 0 }),
-                );
-            }
-        }
+        let starts = (0..depth).step_by(block);
+        let blocks = starts.flat_map(|k| (0..columns).map(move |column| (column, k)));
+        let weights = blocks
+            .flat_map(|(column, k)| (k..k + block).map(move |k| weight(column, k)))
+            .collect();
         Self {
             weights,
             offsets: Vec::new(),
@@ -136,14 +136,18 @@ impl Bytes<'_> {
     }
 }
 
-/// Runs `$tile::<ROWS>($call)` for the rows of the call.
+/// Runs `$tile::<ROWS>($call)`, or `$tile::<ROWS, $more>($call)`, for the rows of the call.
 macro_rules! dispatch_rows {
-    ($tile:ident, $call:ident, $($rows:literal)*) => {
+    ($tile:ident $(, $more:ident)?; $call:ident, $($rows:literal)*) => { dispatch_rows!(@ [$tile] [$($more)?] $call, $($rows)*) };
+    (@ [$tile:ident] $more:tt $call:ident, $($rows:literal)*) => {
         match $call.rows {
-            // SAFETY: handed on to the caller of the tile.
-            $($rows => unsafe { $tile::<$rows>($call) },)*
+            $($rows => dispatch_rows!(@call $tile $rows $more $call),)*
             _ => unreachable!("a tile of {} rows", $call.rows),
         }
     };
+    // SAFETY: handed on to the caller of the tile.
+    (@call $tile:ident $rows:literal [] $call:ident) => { unsafe { $tile::<$rows>($call) } };
+    // SAFETY: handed on to the caller of the tile.
+    (@call $tile:ident $rows:literal [$more:ident] $call:ident) => { unsafe { $tile::<$rows, $more>($call) } };
 }
 pub(super) use dispatch_rows;

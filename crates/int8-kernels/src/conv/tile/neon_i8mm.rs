@@ -2,19 +2,24 @@
 
 use std::arch::{aarch64::*, asm};
 
-use super::{Call, Panel, Target, Tile, dispatch_rows, neon_write};
+use super::{Call, Panel, Target, Tile, neon_write};
 
 pub(in super::super) struct NeonI8mm;
 
-// SAFETY: rows are read 16 bytes at a time, then 8, up to the depth rounded up to BLOCK; weights as `pack` laid them out;
+// SAFETY: rows are read 16 bytes at a time up to the depth rounded up to BLOCK; weights as `pack` laid them out;
 // the rest is in `neon_write`.
 unsafe impl Tile for NeonI8mm {
     const ROWS: usize = 6;
     const COLUMNS: usize = 16;
-    const BLOCK: usize = 8;
+    const BLOCK: usize = 16;
 
     fn pack(depth: usize, weight: &dyn Fn(usize, usize) -> i8) -> Panel {
-        Panel::interleaved(Self::COLUMNS, Self::BLOCK, depth, weight)
+        Panel::interleaved(
+            Self::COLUMNS,
+            8,
+            depth.next_multiple_of(Self::BLOCK),
+            weight,
+        )
     }
 
     unsafe fn run(call: &Call) {
@@ -29,16 +34,83 @@ unsafe impl Tile for NeonI8mm {
     }
 }
 
-/// `sum += a · weightsᵀ`: two pixels by two channels, 8 bytes of k.
-macro_rules! multiply {
-    ($sum:expr, $a:expr, $weights:expr) => {
+/// Eight bytes of k: 16 channels for each pair of rows, given as (activations, sums).
+macro_rules! columns {
+    ($w:tt; $(($a:tt $s:tt))*) => {
+        concat!($("smmla ", $s, ".4s, ", $a, ".16b, ", $w, ".16b\n",)*)
+    };
+}
+
+/// Sixteen bytes of k, `$steps` times. The activations of two rows are zipped to two registers of two rows by 8 bytes, `$a`
+/// and `$b`; the weights take the two registers that are left at first, and four once the first activations are used up.
+macro_rules! accumulate {
+    ($steps:ident $weights:ident $rows:ident $sums:ident;
+     $($pair:literal $q0:tt $q1:tt $v0:tt $v1:tt $a:tt $b:tt
+       $s0:tt $s1:tt $s2:tt $s3:tt $s4:tt $s5:tt $s6:tt $s7:tt $top:ident $bottom:ident)*) => {
         asm!(
-            "smmla {sum:v}.4s, {a:v}.16b, {weights:v}.16b",
-            sum = inout(vreg) $sum,
-            a = in(vreg) $a,
-            weights = in(vreg) $weights,
-            options(pure, nomem, nostack, preserves_flags)
+            "2:",
+            $(concat!("ldr ", $q0, ", [{", stringify!($top), "}], #16"),
+            concat!("ldr ", $q1, ", [{", stringify!($bottom), "}], #16"),)*
+            $(concat!("zip1 ", $a, ".2d, ", $v0, ".2d, ", $v1, ".2d"),
+            concat!("zip2 ", $b, ".2d, ", $v0, ".2d, ", $v1, ".2d"),)*
+            "ldp q29, q31, [{weights}], #32",
+            columns!("v29"; $(($a $s0))*),
+            columns!("v31"; $(($a $s1))*),
+            "ldp q29, q31, [{weights}], #32",
+            columns!("v29"; $(($a $s2))*),
+            columns!("v31"; $(($a $s3))*),
+            "ldp q29, q31, [{weights}], #32",
+            columns!("v29"; $(($a $s4))*),
+            columns!("v31"; $(($a $s5))*),
+            "ldp q29, q31, [{weights}], #32",
+            columns!("v29"; $(($a $s6))*),
+            columns!("v31"; $(($a $s7))*),
+            "ld1 {{v29.16b, v30.16b, v31.16b}}, [{weights}], #48",
+            columns!("v29"; $(($b $s0))*),
+            columns!("v30"; $(($b $s1))*),
+            columns!("v31"; $(($b $s2))*),
+            "ld1 {{v29.16b, v30.16b, v31.16b}}, [{weights}], #48",
+            columns!("v29"; $(($b $s3))*),
+            columns!("v30"; $(($b $s4))*),
+            columns!("v31"; $(($b $s5))*),
+            "ldp q29, q31, [{weights}], #32",
+            columns!("v29"; $(($b $s6))*),
+            columns!("v31"; $(($b $s7))*),
+            "subs {steps}, {steps}, #1",
+            "b.ne 2b",
+            steps = inout(reg) $steps => _,
+            weights = inout(reg) $weights => _,
+            $($top = inout(reg) $rows[$pair][0] => _,
+            $bottom = inout(reg) $rows[$pair][1] => _,
+            inout($s0) $sums[$pair][0],
+            inout($s1) $sums[$pair][1],
+            inout($s2) $sums[$pair][2],
+            inout($s3) $sums[$pair][3],
+            inout($s4) $sums[$pair][4],
+            inout($s5) $sums[$pair][5],
+            inout($s6) $sums[$pair][6],
+            inout($s7) $sums[$pair][7],)*
+            out("v24") _, out("v25") _, out("v26") _, out("v27") _,
+            out("v28") _, out("v29") _, out("v30") _, out("v31") _,
+            options(readonly, nostack)
         )
+    };
+}
+
+/// [`accumulate`] for as many pairs of rows as there are.
+macro_rules! accumulate_pairs {
+    ($count:expr, $($operands:ident)*) => {
+        accumulate_pairs!(@ $count, [$($operands)*]
+            [0 "q24" "q25" "v24" "v25" "v30" "v24" "v0" "v1" "v2" "v3" "v4" "v5" "v6" "v7" p0 p1]
+            [1 "q26" "q27" "v26" "v27" "v25" "v26" "v8" "v9" "v10" "v11" "v12" "v13" "v14" "v15" p2 p3]
+            [2 "q28" "q29" "v28" "v29" "v27" "v28" "v16" "v17" "v18" "v19" "v20" "v21" "v22" "v23" p4 p5])
+    };
+    (@ $count:expr, [$($operands:ident)*] [$($p0:tt)*] [$($p1:tt)*] [$($p2:tt)*]) => {
+        match $count {
+            1 => accumulate!($($operands)*; $($p0)*),
+            2 => accumulate!($($operands)*; $($p0)* $($p1)*),
+            _ => accumulate!($($operands)*; $($p0)* $($p1)* $($p2)*),
+        }
     };
 }
 
@@ -52,41 +124,16 @@ unsafe fn tile<const PAIRS: usize>(call: &Call) {
                 .add(row.min(call.rows - 1) * call.a_stride)
                 .cast::<i8>()
         };
-        let mut rows: [[*const i8; 2]; PAIRS] =
+        let rows: [[*const i8; 2]; PAIRS] =
             std::array::from_fn(|pair| [row(2 * pair), row(2 * pair + 1)]);
         let bias: [int32x4_t; 8] = std::array::from_fn(|columns| {
             let two = vld1_s32(call.bias.add(2 * columns));
             vcombine_s32(two, two)
         });
         let mut sums = [bias; PAIRS];
-        let mut weights = call.weights;
-        for _ in 0..call.depth / 16 {
-            let a: [[int8x16_t; 2]; PAIRS] = std::array::from_fn(|pair| {
-                let [top, bottom] = rows[pair].map(|row| vreinterpretq_s64_s8(vld1q_s8(row)));
-                [vzip1q_s64(top, bottom), vzip2q_s64(top, bottom)].map(|a| vreinterpretq_s8_s64(a))
-            });
-            rows.as_flattened_mut()
-                .iter_mut()
-                .for_each(|row| *row = row.add(16));
-            for half in 0..2 {
-                for columns in 0..8 {
-                    let w = vld1q_s8(weights.add(128 * half + 16 * columns));
-                    for pair in 0..PAIRS {
-                        multiply!(sums[pair][columns], a[pair][half], w);
-                    }
-                }
-            }
-            weights = weights.add(256);
-        }
-        if call.depth % 16 != 0 {
-            let a = rows.map(|[top, bottom]| vcombine_s8(vld1_s8(top), vld1_s8(bottom)));
-            for columns in 0..8 {
-                let w = vld1q_s8(weights.add(16 * columns));
-                for pair in 0..PAIRS {
-                    multiply!(sums[pair][columns], a[pair], w);
-                }
-            }
-        }
+        let weights = call.weights;
+        let steps = call.depth / NeonI8mm::BLOCK;
+        accumulate_pairs!(PAIRS, steps weights rows sums);
         // From 2 × 2 blocks to rows of 16.
         let rows_of = |pair: usize, half: usize| -> [int32x4_t; 4] {
             std::array::from_fn(|i| {

@@ -23,38 +23,19 @@ pub(super) struct Rule {
     pub lane: fn(usize) -> usize,
     /// Lanes a column.
     pub lanes: usize,
-    /// Limits on the sums of the positive and of the negative weights of a lane.
     pub limit: Limit,
 }
 
-/// What the weights of one lane may sum to.
-pub(super) enum Limit {
-    /// u8 activations: 255 · 128 fits i16, so neither sum may exceed 128.
-    Unsigned,
-    /// s8 activations: 128 · 255 fits i16, so the sum of magnitudes may not exceed 255.
-    Signed,
-}
-
-impl Limit {
-    /// How much too large a lane is: (for its positive weights, for its negative ones).
-    fn excess(&self, positive: i32, negative: i32) -> (i32, i32) {
-        match self {
-            Limit::Unsigned => ((positive - 128).max(0), (negative - 128).max(0)),
-            Limit::Signed => {
-                let excess = (positive + negative - 255).max(0);
-                let from_positive = excess.min(positive);
-                (from_positive, excess - from_positive)
-            }
-        }
-    }
-}
+/// How much too large the weights of a lane are, given the sums of the positive and of the negative ones: how much of
+/// each has to go.
+pub(super) type Limit = fn(positive: i32, negative: i32) -> (i32, i32);
 
 impl Rule {
     /// The blocks in groups that cannot overflow, the last group filled with blocks of zeros.
     pub fn split(&self, mut blocks: Vec<Block>) -> Vec<Block> {
         let mut done: Vec<Block> = Vec::new();
         while !blocks.is_empty() {
-            while blocks.len() % self.group != 0 {
+            while !blocks.len().is_multiple_of(self.group) {
                 blocks.push(Block {
                     offset: 0,
                     weights: vec![0; blocks[0].weights.len()],
@@ -117,7 +98,7 @@ impl Rule {
                 negative += (-weight).max(0);
             }
         }
-        self.limit.excess(positive, negative)
+        (self.limit)(positive, negative)
     }
 
     /// Moves as much of the excess as the block's weights can give; also counts the lanes that this settles.
