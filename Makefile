@@ -21,10 +21,12 @@ demo:
 # One profile for everything: the demo and the tests share their builds.
 test: test-deps check
 	OCELLUS_TEST_STRICT=1 $(CARGO) test --release --locked --workspace
+	scripts/test-arm-kernels.sh
 	$(CARGO) check --release --locked --features nokhwa
 
 test-deps:
 	scripts/test-deps.sh $(VENV)
+	tests/guest/prepare.sh
 
 check:
 	$(CARGO) fmt --all --check

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need: mosquitto and ffmpeg from Debian's packages, onnxruntime and friends from PyPI
-# into a virtual environment. Says what is missing where it may not install.
+# into a virtual environment, a kernel with cameras for a virtual machine. Says what is missing where it may not install.
 set -euo pipefail
 venv=${1:?usage: scripts/test-deps.sh VENV}
 cd "$(dirname "$0")/.."
@@ -28,3 +28,6 @@ if [ ! -f "$stamp" ] || [ scripts/test-requirements.txt -nt "$stamp" ]; then
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r scripts/test-requirements.txt
     touch "$stamp"
 fi
+
+# Elsewhere than on x86-64 there is no such test.
+[ "$(uname -m)" != x86_64 ] || tests/guest/prepare.sh

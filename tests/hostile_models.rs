@@ -120,7 +120,7 @@ fn tensors_that_would_fill_the_memory_are_refused_before_they_are_made() {
         "Conv",
         &["picture", "w"],
         "c",
-        vec![ints("pads", &[1 << 20; 4])],
+        vec![ints("pads", &[1 << 13; 4])],
     )];
     refused(
         &with(conv, vec![floats("w", &[1, 3, 1, 1], &[1.0; 3])], "c"),
@@ -462,7 +462,7 @@ fn cases() -> u32 {
     let said = std::env::var("PROPTEST_CASES")
         .ok()
         .and_then(|c| c.parse().ok());
-    said.unwrap_or(1500)
+    said.unwrap_or(500)
 }
 
 proptest! {

@@ -32,7 +32,7 @@ pub struct Device {
 /// A pixel format of a [`Device`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DeviceFormat {
-    /// V4L2's four-character code.
+    /// V4L2's four-character code; that of a big-endian format ends in `-BE`.
     pub fourcc: String,
     /// The format, if it is one that the program reads.
     pub format: Option<PixelFormat>,

@@ -256,13 +256,24 @@ fn formats(device: &v4l::Device, wanted: Option<(u32, u32)>) -> Vec<DeviceFormat
                 None => Vec::new(),
             };
             DeviceFormat {
-                fourcc: String::from_utf8_lossy(&d.fourcc.repr).into_owned(),
+                fourcc: fourcc_name(d.fourcc.repr),
                 format,
                 description: d.description,
                 sizes,
             }
         })
         .collect()
+}
+
+/// A four-character code as `v4l2-ctl` writes it: its last bit says that the format is big-endian.
+fn fourcc_name(mut fourcc: [u8; 4]) -> String {
+    const BIG_ENDIAN: u8 = 0x80;
+    let suffix = match fourcc[3] & BIG_ENDIAN {
+        0 => "",
+        _ => "-BE",
+    };
+    fourcc[3] &= !BIG_ENDIAN;
+    format!("{}{suffix}", String::from_utf8_lossy(&fourcc))
 }
 
 fn sizes(device: &v4l::Device, fourcc: FourCC, wanted: Option<(u32, u32)>) -> Vec<DeviceSize> {
@@ -523,7 +534,7 @@ fn negotiate(
     let wanted = Format::new(mode.width, mode.height, FourCC::new(&mode.fourcc));
     let got = quiet(|| device.set_format(&wanted)).map_err(|e| lost("set the format", e))?;
     mode.format = PixelFormat::from_fourcc(got.fourcc.repr)
-        .ok_or_else(|| unreadable(&String::from_utf8_lossy(&got.fourcc.repr)))?;
+        .ok_or_else(|| unreadable(&fourcc_name(got.fourcc.repr)))?;
     mode.fourcc = got.fourcc.repr;
     (mode.width, mode.height) = (got.width, got.height);
     let rate_wanted = wish.fps.map(FrameRate::from_fps);
@@ -606,6 +617,18 @@ mod tests {
             ("/dev/v4l/by-id/usb-cam-video-index0", false),
         ] {
             assert_eq!(is_plain_node(Path::new(path)), plain, "{path}");
+        }
+    }
+
+    #[test]
+    fn codes_are_written_as_the_kernels_tools_write_them() {
+        for (code, name) in [
+            (*b"YUYV", "YUYV"),
+            (*b"Y10 ", "Y10 "),
+            (*b"Y16\xa0", "Y16 -BE"),
+            ([0xff, b'A', b'B', b'C'], "\u{fffd}ABC"),
+        ] {
+            assert_eq!(fourcc_name(code), name);
         }
     }
 

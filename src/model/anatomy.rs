@@ -123,14 +123,6 @@ impl Anatomy {
                 "one inference takes {macs} multiply-accumulates: too many to run here"
             ));
         }
-        let mut problems = shapes.problems.clone();
-        let open = layers.iter().filter(|l| l.output_shape.is_none());
-        problems.extend(open.map(|l| {
-            format!(
-                "the node `{}` ({}): its output's shape cannot be found",
-                l.name, l.op
-            )
-        }));
         let on_integers = layers.iter().filter(|l| l.placement == Placement::Integer);
         let integer_macs: u64 = on_integers.map(|l| l.macs).sum();
         let mut operators = BTreeMap::new();
@@ -165,7 +157,7 @@ impl Anatomy {
             operators,
             graph: facts(graph, &neighbours),
             layers,
-            problems,
+            problems: shapes.problems,
         })
     }
 }

@@ -343,7 +343,7 @@ fn refused(e: ureq::Error) -> Failure {
             Failure::Passing("the host's name cannot be resolved; is there a network?".into())
         }
         ureq::Error::Timeout(_) | ureq::Error::Io(_) | ureq::Error::ConnectionFailed => {
-            Failure::Passing(format!("no answer: {e}"))
+            Failure::Passing(format!("no answer ({e}); is there a network?"))
         }
         e => Failure::Lasting(e.to_string()),
     }

@@ -89,12 +89,24 @@ fn infer_light(mut proto: ModelProto) -> Result<Shapes, String> {
         if operator.is_some_and(|o| GROWING.contains(&o.as_str())) {
             check_extents(&model, id)?;
         }
-        if let Err(problem) = infer_node(&mut model, id)? {
-            shapes.problems.push(problem);
-        }
-        if !model.node(id).inputs.is_empty() {
-            for output in &model.node(id).outputs {
-                total += elements(&model.node(id).name, &output.fact)?.unwrap_or(0);
+        let found = infer_node(&mut model, id)?;
+        let node = model.node(id);
+        // The first output alone: others, such as the indices of a MaxPool, are mostly not computed.
+        let first = node.outputs.first();
+        let size = first.map(|o| elements(&node.name, &o.fact)).transpose()?;
+        shapes.problems.extend(match (found, size) {
+            (Err(problem), _) => Some(problem),
+            (Ok(()), Some(None)) => {
+                let (name, op) = (&node.name, node.op.name());
+                Some(format!(
+                    "the node `{name}` ({op}): its output's shape cannot be found"
+                ))
+            }
+            _ => None,
+        });
+        if !node.inputs.is_empty() {
+            for output in &node.outputs {
+                total += elements(&node.name, &output.fact)?.unwrap_or(0);
             }
         }
         if total > MAX_TOTAL_ELEMENTS {

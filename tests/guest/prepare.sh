@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# What a guest with a V4L2 camera needs: Debian packages on this machine, and Debian's kernel, which is unpacked and not
+# installed. Needs the network once: what is there already is kept (delete target/guest to get a newer kernel).
+#
+# usage: tests/guest/prepare.sh [ARCH]     amd64 (default) or arm64
+# Leaves target/guest/ARCH/{vmlinuz,lib/modules/VERSION}, with the modules of cameras only.
+set -euo pipefail
+arch=${1:-amd64}
+cd "$(dirname "$0")/../.."
+
+# The guest's user space is this machine's: busybox, and udevd so that /dev/v4l's links are the real ones.
+declare -A program=(
+    [busybox-static]=/bin/busybox [udev]=/lib/udev/v4l_id [kmod]=/sbin/modprobe [v4l-utils]=/usr/bin/v4l2-ctl [cpio]=/bin/cpio
+)
+case $arch in
+    amd64) program[qemu-system-x86]=/usr/bin/qemu-system-x86_64 ;;
+    arm64) program[qemu-system-arm]=/usr/bin/qemu-system-aarch64 ;;
+    *) echo "no guest for $arch: amd64 or arm64" >&2; exit 2 ;;
+esac
+missing=()
+for package in "${!program[@]}"; do
+    [ -e "${program[$package]}" ] || missing+=("$package")
+done
+target=target/guest/$arch
+if [ ${#missing[@]} -eq 0 ] && [ -e "$target/vmlinuz" ]; then exit 0; fi
+
+command -v apt-get >/dev/null || { echo "the guest is made of Debian packages: no apt-get here" >&2; exit 1; }
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || { echo "please install: ${missing[*]} (or run as root)" >&2; exit 1; }
+    as_root=(sudo)
+fi
+if ! { dpkg --print-architecture; dpkg --print-foreign-architectures; } | grep -qx "$arch"; then
+    "${as_root[@]}" dpkg --add-architecture "$arch"
+fi
+"${as_root[@]}" apt-get update -qq
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "installing ${missing[*]}"
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# linux-image-ARCH only names the package of the current version.
+package=$(apt-cache depends --important "linux-image-$arch:$arch" | sed -n 's/^ *Depends: \(linux-image-[0-9][^:]*\).*/\1/p' | head -n 1)
+[ -n "$package" ] || { echo "apt knows no linux-image-$arch" >&2; exit 1; }
+version=${package#linux-image-}
+echo "fetching $package"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+(cd "$work" && apt-get -o APT::Sandbox::User="$(id -un)" download -qq "$package:$arch" && dpkg-deb -x ./*.deb kernel)
+depmod -b "$work/kernel" "$version"
+# A virtual camera; USB cameras, and USB ports into which a program can plug one.
+modules=(vivid uvcvideo vhci-hcd)
+mkdir -p "$work/guest/lib/modules/$version"
+for module in "${modules[@]}"; do
+    modprobe -d "$work/kernel" -S "$version" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
+done | sort -u | while read -r file; do
+    path=${file#"$work/kernel/"}
+    install -D -m 644 "$file" "$work/guest/$path"
+done
+cp "$work/kernel/lib/modules/$version"/modules.{builtin,builtin.modinfo,order} "$work/guest/lib/modules/$version/"
+depmod -b "$work/guest" "$version" 2>/dev/null
+rm -rf "$target"
+mkdir -p "$target"
+cp -r "$work/guest/lib" "$target/"
+# Last: its presence says that all is there.
+cp "$work/kernel/boot/vmlinuz-$version" "$target/vmlinuz"
+echo "$target: $version, $(find "$target" -name '*.ko*' | wc -l) modules"
