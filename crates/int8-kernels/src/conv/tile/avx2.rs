@@ -70,7 +70,6 @@ unsafe fn tile<const ROWS: usize>(call: &Call) {
         let mut sums = [[_mm256_loadu_si256(bias), _mm256_loadu_si256(bias.add(1))]; ROWS];
         let rows: [*const u8; ROWS] = std::array::from_fn(|row| call.a.add(row * call.a_stride));
         let mut weights = call.weights.cast::<__m256i>();
-        let ones = _mm256_set1_epi16(1);
         for offsets in call.offsets.as_chunks::<GROUP>().0 {
             let w: [[__m256i; 2]; GROUP] = std::array::from_fn(|block| {
                 let block = weights.add(2 * block);
@@ -95,7 +94,7 @@ unsafe fn tile<const ROWS: usize>(call: &Call) {
                     }
                 }
                 for half in 0..2 {
-                    let wide = _mm256_madd_epi16(products[half], ones);
+                    let wide = widen(products[half]);
                     sums[row][half] = _mm256_add_epi32(sums[row][half], wide);
                 }
             }
@@ -121,6 +120,23 @@ fn add_words(sum: &mut __m256i, value: __m256i) {
     unsafe {
         asm!("vpaddw {0}, {0}, {1}", inout(ymm_reg) *sum, in(ymm_reg) value, options(pure, nomem, nostack, preserves_flags));
     }
+}
+
+/// Adds neighbouring 16-bit lanes. The ones come from memory: eight sums, four weights and the products fill the registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widen(mut words: __m256i) -> __m256i {
+    static ONES: [i16; 16] = [1; 16];
+    // SAFETY: reads the 32 bytes of ONES.
+    unsafe {
+        asm!(
+            "vpmaddwd {0}, {0}, ymmword ptr [{1}]",
+            inout(ymm_reg) words,
+            in(reg) ONES.as_ptr(),
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    words
 }
 
 /// Quantizes and writes the rows of a tile.
