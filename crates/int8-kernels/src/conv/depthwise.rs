@@ -1,6 +1,9 @@
 //! Depthwise convolution: every channel has a window of its own. Sums of a pixel's channels run side by side; the
 //! compiler vectorizes them, once for each instruction set that it knows more than the baseline of.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
 use std::ops::Range;
 
 use super::ConvSpec;
@@ -73,6 +76,11 @@ impl Depthwise {
         quantization: Quantization,
         residual: Option<(&[u8], Residual)>,
     ) {
+        #[cfg(target_arch = "aarch64")]
+        if self.isa != Isa::Generic {
+            // SAFETY: the constructor checked that the processor has the instruction set; the caller checked the lengths.
+            return unsafe { neon::run(self, input, out, pixels, quantization, residual) };
+        }
         self.values(input, pixels, |at, values| {
             let out = &mut out[at..];
             match residual {

@@ -12,7 +12,7 @@ pub(super) mod neon_dot;
 #[cfg(target_arch = "aarch64")]
 pub(super) mod neon_i8mm;
 #[cfg(target_arch = "aarch64")]
-mod neon_write;
+pub(super) mod neon_write;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod split;
 

@@ -26,7 +26,10 @@ pub(super) unsafe fn sums<const ROWS: usize>(sums: &[[int32x4_t; 4]; ROWS], out:
 /// The pointers of `bytes` are good as [`Bytes`] says.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn rows<const ROWS: usize>(sums: &[[int32x4_t; 4]; ROWS], bytes: &Bytes) {
+pub(in super::super) unsafe fn rows<const ROWS: usize>(
+    sums: &[[int32x4_t; 4]; ROWS],
+    bytes: &Bytes,
+) {
     let scale = Scale::new(bytes.quantization);
     // SAFETY: a panel's multipliers are all there; columns of `out` and of the residual are touched only where they are.
     unsafe {
