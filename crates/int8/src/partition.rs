@@ -66,14 +66,10 @@ pub(crate) fn partition(mut import: Import<'_>) -> Partition {
                 }
             }
         }
-        for tensor in by_at
-            .get(&at)
-            .into_iter()
-            .flatten()
-            .rev()
-            .filter(|t| live[**t])
-            .collect::<Vec<_>>()
-        {
+        for tensor in by_at.get(&at).into_iter().flatten().rev() {
+            if !live[*tensor] {
+                continue;
+            }
             let node = &import.nodes[*tensor];
             if let Op::Source(source) = &node.op {
                 needed.insert(source.name().to_string());

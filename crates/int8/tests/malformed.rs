@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension::Value as DimValue};
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
 use tract_onnx::prelude::*;
 
@@ -50,19 +50,30 @@ fn bytes(name: &str, kind: DataType, dims: &[i64], values: &[u8]) -> TensorProto
 
 /// A small ResNet: convolution, pool, residual addition, global average, fully connected.
 fn model() -> ModelProto {
-    let dim = |n: i64| Dimension { value: Some(DimValue::DimValue(n)), ..Default::default() };
+    let dim = |n: i64| Dimension {
+        value: Some(DimValue::DimValue(n)),
+        ..Default::default()
+    };
     let input = type_proto::Tensor {
         elem_type: DataType::Float as i32,
-        shape: Some(TensorShapeProto { dim: [1, 3, 8, 8].map(dim).to_vec() }),
+        shape: Some(TensorShapeProto {
+            dim: [1, 3, 8, 8].map(dim).to_vec(),
+        }),
     };
     let input = ValueInfoProto {
         name: "x".into(),
-        r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(input)), ..Default::default() }),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(input)),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let weights = |n: usize| (0..n).map(|i| (i * 37 % 251) as u8).collect::<Vec<_>>();
     let quantize = |x: &str, q: &str, f: &str| {
-        [node("QuantizeLinear", &[x, "s", "z"], q, &[]), node("DequantizeLinear", &[q, "s", "z"], f, &[])]
+        [
+            node("QuantizeLinear", &[x, "s", "z"], q, &[]),
+            node("DequantizeLinear", &[q, "s", "z"], f, &[]),
+        ]
     };
     let mut nodes = vec![
         node("DequantizeLinear", &["w1", "ws", "wz"], "w1f", &[]),
@@ -70,11 +81,26 @@ fn model() -> ModelProto {
         node("DequantizeLinear", &["w3", "ws", "wz"], "w3f", &[]),
     ];
     nodes.extend(quantize("x", "q0", "f0"));
-    nodes.push(node("Conv", &["f0", "w1f"], "c1", &[("pads", &[1, 1, 1, 1]), ("strides", &[1, 1])]));
+    nodes.push(node(
+        "Conv",
+        &["f0", "w1f"],
+        "c1",
+        &[("pads", &[1, 1, 1, 1]), ("strides", &[1, 1])],
+    ));
     nodes.push(node("Relu", &["c1"], "r1", &[]));
     nodes.extend(quantize("r1", "q1", "f1"));
-    nodes.push(node("MaxPool", &["f1"], "m", &[("kernel_shape", &[2, 2]), ("strides", &[2, 2])]));
-    nodes.push(node("Conv", &["m", "w2f"], "c2", &[("pads", &[1, 1, 1, 1])]));
+    nodes.push(node(
+        "MaxPool",
+        &["f1"],
+        "m",
+        &[("kernel_shape", &[2, 2]), ("strides", &[2, 2])],
+    ));
+    nodes.push(node(
+        "Conv",
+        &["m", "w2f"],
+        "c2",
+        &[("pads", &[1, 1, 1, 1])],
+    ));
     nodes.extend(quantize("c2", "q2", "f2"));
     nodes.push(node("Add", &["f2", "m"], "a", &[]));
     nodes.extend(quantize("a", "q3", "f3"));
@@ -91,7 +117,10 @@ fn model() -> ModelProto {
     };
     ModelProto {
         ir_version: 8,
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: 13 }],
+        opset_import: vec![OperatorSetIdProto {
+            domain: String::new(),
+            version: 13,
+        }],
         graph: Some(GraphProto {
             name: "small".into(),
             node: nodes,
@@ -106,7 +135,10 @@ fn model() -> ModelProto {
                 shape,
             ],
             input: vec![input],
-            output: vec![ValueInfoProto { name: "y".into(), ..Default::default() }],
+            output: vec![ValueInfoProto {
+                name: "y".into(),
+                ..Default::default()
+            }],
             ..Default::default()
         }),
         ..Default::default()
@@ -118,15 +150,23 @@ fn graph(model: &mut ModelProto) -> &mut GraphProto {
 }
 
 fn constant<'a>(model: &'a mut ModelProto, name: &str) -> &'a mut TensorProto {
-    graph(model).initializer.iter_mut().find(|t| t.name == name).unwrap()
+    graph(model)
+        .initializer
+        .iter_mut()
+        .find(|t| t.name == name)
+        .unwrap()
 }
 
 fn run(model: ModelProto) -> Result<(), Error> {
     let loaded = load_proto(model, &Options::default())?;
-    let Ok(plan) = loaded.model.into_runnable() else { return Ok(()) };
+    let Ok(plan) = loaded.model.into_runnable() else {
+        return Ok(());
+    };
     let fact = plan.model().input_fact(0).unwrap().clone();
-    if let (Some(shape), true) = (fact.shape.as_concrete(), fact.datum_type == f32::datum_type())
-        && shape.iter().product::<usize>() < 1 << 20
+    if let (Some(shape), true) = (
+        fact.shape.as_concrete(),
+        fact.datum_type == f32::datum_type(),
+    ) && shape.iter().product::<usize>() < 1 << 20
     {
         let input = Tensor::zero::<f32>(shape).unwrap();
         let _ = plan.run(tvec!(input.into()));
@@ -148,21 +188,50 @@ type Broken = (fn(&mut ModelProto), &'static [&'static str]);
 #[test]
 fn what_is_wrong_is_named() {
     let broken: [Broken; 9] = [
-        (|m| constant(m, "s").float_data = vec![0.0], &["`s`", "QuantizeLinear of q0"]),
-        (|m| constant(m, "s").float_data = vec![f32::NAN], &["`s`", "NaN"]),
-        (|m| constant(m, "ws").float_data = vec![-1.0], &["`ws`", "-1"]),
+        (
+            |m| constant(m, "s").float_data = vec![0.0],
+            &["`s`", "QuantizeLinear of q0"],
+        ),
+        (
+            |m| constant(m, "s").float_data = vec![f32::NAN],
+            &["`s`", "NaN"],
+        ),
+        (
+            |m| constant(m, "ws").float_data = vec![-1.0],
+            &["`ws`", "-1"],
+        ),
         (|m| constant(m, "s").float_data.clear(), &["`s`"]),
-        (|m| constant(m, "wz").data_type = DataType::Uint8 as i32, &["`wz`", "type"]),
-        (|m| constant(m, "w1").raw_data.truncate(100), &["`w1`", "100"]),
-        (|m| constant(m, "w2").dims = vec![4, 2, 6, 3], &["Conv of c2", "channels"]),
-        (|m| constant(m, "w3").dims = vec![5, 4], &["MatMul of y", "5 inputs"]),
-        (|m| graph(m).initializer.retain(|t| t.name != "z"), &["`z`", "QuantizeLinear of q0"]),
+        (
+            |m| constant(m, "wz").data_type = DataType::Uint8 as i32,
+            &["`wz`", "type"],
+        ),
+        (
+            |m| constant(m, "w1").raw_data.truncate(100),
+            &["`w1`", "100"],
+        ),
+        (
+            |m| constant(m, "w2").dims = vec![4, 2, 6, 3],
+            &["Conv of c2", "channels"],
+        ),
+        (
+            |m| constant(m, "w3").dims = vec![5, 4],
+            &["MatMul of y", "5 inputs"],
+        ),
+        (
+            |m| graph(m).initializer.retain(|t| t.name != "z"),
+            &["`z`", "QuantizeLinear of q0"],
+        ),
     ];
     for (change, words) in broken {
         let mut model = model();
         change(&mut model);
-        let error = load_proto(model, &Options::default()).unwrap_err().to_string();
-        assert!(words.iter().all(|w| error.contains(w)), "{error:?} does not say {words:?}");
+        let error = load_proto(model, &Options::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            words.iter().all(|w| error.contains(w)),
+            "{error:?} does not say {words:?}"
+        );
     }
 }
 

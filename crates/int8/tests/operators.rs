@@ -9,13 +9,21 @@ use ocellus_int8::{Isa, Options};
 #[test]
 fn every_operator_computes_what_onnxruntime_computes() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(()) = python("op_cases.py", &[dir.path()]) else { return };
+    let Some(()) = python("op_cases.py", &[dir.path()]) else {
+        return;
+    };
     for isa in Isa::available() {
         let mut all = Difference::default();
         let mut problems = Vec::new();
         for case in cases(dir.path()) {
             let name = case.file_stem().unwrap().to_string_lossy().into_owned();
-            let (difference, report) = run_case(&case, &Options { isa: Some(isa), ..Options::default() });
+            let (difference, report) = run_case(
+                &case,
+                &Options {
+                    isa: Some(isa),
+                    ..Options::default()
+                },
+            );
             if difference.largest > 1.0 {
                 problems.push(format!("{name}: {difference:?}"));
             }
@@ -25,20 +33,38 @@ fn every_operator_computes_what_onnxruntime_computes() {
             all.elements += difference.elements;
             all.unequal += difference.unequal;
         }
-        println!("{isa}: {} of {} elements differ, by 1", all.unequal, all.elements);
+        println!(
+            "{isa}: {} of {} elements differ, by 1",
+            all.unequal, all.elements
+        );
         assert!(problems.is_empty(), "{isa}:\n{}", problems.join("\n"));
-        assert!(all.elements > 50_000 && all.unequal * 1000 <= all.elements, "{isa}: {all:?}");
+        assert!(
+            all.elements > 50_000 && all.unequal * 1000 <= all.elements,
+            "{isa}: {all:?}"
+        );
     }
 }
 
 #[test]
 fn threads_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(()) = python("op_cases.py", &[dir.path()]) else { return };
+    let Some(()) = python("op_cases.py", &[dir.path()]) else {
+        return;
+    };
     for case in cases(dir.path()) {
         let (one, _) = run_case(&case, &Options::default());
-        let (three, report) = run_case(&case, &Options { threads: 3, ..Options::default() });
+        let (three, report) = run_case(
+            &case,
+            &Options {
+                threads: 3,
+                ..Options::default()
+            },
+        );
         assert_eq!(report.threads, 3);
-        assert_eq!((one.unequal, one.largest), (three.unequal, three.largest), "{case:?}");
+        assert_eq!(
+            (one.unequal, one.largest),
+            (three.unequal, three.largest),
+            "{case:?}"
+        );
     }
 }

@@ -1,9 +1,9 @@
 //! A fixture for each rule: what plain tract makes of the graph, and what it computes once mended.
 
+use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{
     NodeProto, OperatorSetIdProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
-use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::prelude::*;
 
 use super::*;
