@@ -4,11 +4,12 @@ CARGO ?= cargo
 VENV := target/test-venv
 export OCELLUS_PYTHON ?= $(abspath $(VENV))/bin/python
 
-.PHONY: help build demo test test-deps check fmt bench
+.PHONY: help build demo test test-models test-deps check fmt bench
 
 help:
 	@echo 'make demo    build and show the firmware at work: no camera, no broker needed'
 	@echo 'make test    install what the tests need (Debian packages, a Python venv) and run all of them'
+	@echo 'make test-models   the Python road from a network to a bundle (installs PyTorch: 6.7 GB on x86-64)'
 	@echo 'make check   format, lints and docs'
 	@echo 'make bench   the pixel path beside OpenCV, in one interleaved run'
 
@@ -24,9 +25,17 @@ test: test-deps check
 	scripts/test-arm-kernels.sh
 	$(CARGO) check --release --locked --features nokhwa
 
+# Not a part of `test`: PyPI's torch brings CUDA along, 6.7 GB.
+test-models: build models/.venv/.installed
+	cd models && OCELLUS_TEST_STRICT=1 .venv/bin/python -m pytest -q tests
+
+models/.venv/.installed: models/requirements.lock
+	python3 -m venv models/.venv
+	models/.venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 test-deps:
 	scripts/test-deps.sh $(VENV)
-	tests/guest/prepare.sh
 
 check:
 	$(CARGO) fmt --all --check
