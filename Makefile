@@ -11,7 +11,7 @@ help:
 	@echo 'make test    install what the tests need (Debian packages, a Python venv) and run all of them'
 	@echo 'make test-models   the Python road from a network to a bundle (installs PyTorch: 6.7 GB on x86-64)'
 	@echo 'make check   format, lints and docs'
-	@echo 'make bench   the pixel path beside OpenCV, in one interleaved run'
+	@echo 'make bench   inference beside onnxruntime and OpenVINO, the pixel path beside OpenCV, each in one interleaved run'
 
 build:
 	$(CARGO) build --release --locked
@@ -46,5 +46,8 @@ fmt:
 	$(CARGO) fmt --all
 
 bench: test-deps
+	$(OCELLUS_PYTHON) -c 'import openvino' 2>/dev/null || $(VENV)/bin/pip install --quiet --disable-pip-version-check openvino==2026.2.1
+	$(CARGO) build --release --locked --workspace --examples
+	$(OCELLUS_PYTHON) benches/peers.py target/release/examples/answer
 	$(OCELLUS_PYTHON) benches/preprocess_vs_opencv.py \
 	    "$$($(CARGO) bench --locked --bench preprocess --no-run 2>&1 | sed -n 's/.*Executable .*(\(.*\))/\1/p')"

@@ -1,4 +1,4 @@
-//! TOML → [`Config`] (what was written) → [`Plan`](plan::Plan) (what will run).
+//! TOML → [`Config`] (what was written) → [`Plan`] (what will run).
 //!
 //! In: the text of one file, or command-line flags. Out: a plan that can be started, or every problem at once.
 //! On the main thread, before anything starts. Every key is described in `docs/configuration.md`.

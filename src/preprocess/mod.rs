@@ -1,6 +1,6 @@
 //! A frame's bytes → the model's input tensor: decode, crop or letterbox, resize, normalize.
 //!
-//! In: a [`Frame`](crate::frame::Frame) in any [`PixelFormat`](crate::frame::PixelFormat). Out: an [`InputTensor`]
+//! In: a [`Frame`] in any [`PixelFormat`]. Out: an [`InputTensor`]
 //! that the caller owns and reuses. On the `infer-<n>` threads. Always holds: no allocation a frame in steady state
 //! beyond what a decoder needs; a bad frame is an error, never a panic.
 //!

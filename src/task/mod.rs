@@ -1,6 +1,6 @@
 //! Pure decoders of the model's outputs.
 //!
-//! In: [`Outputs`](crate::model::Outputs) of one inference. Out: a [`TaskResult`]. On the `infer-<n>` threads.
+//! In: [`Outputs`] of one inference. Out: a [`TaskResult`]. On the `infer-<n>` threads.
 //! Never heard of MQTT.
 
 mod classify;

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Inference beside onnxruntime and OpenVINO: one interleaved run, same file, same number of threads, same input of zeroes.
+
+Needs numpy, onnxruntime and, if it is to be a peer, openvino. Usage: peers.py ANSWER_BINARY [MODEL.onnx …]
+ANSWER_BINARY is the example `answer` of ocellus-int8. Without models, those of the test data. Prints a table and, for programs, one
+line a model and number of threads: the fastest of all rounds, in milliseconds, and the median of the rounds' ratios.
+
+onnxruntime is measured as it comes (`ort`), which saturates, and so computes something else, on x86-64 with AVX2 and without VNNI, and
+with session.x64quantprecision=1 (`exact`), which does not. The ratio is to `ort`; `ratio_exact` to the other.
+"""
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnxruntime as ort
+
+ROUNDS = 30
+
+
+class Ours:
+    def __init__(self, binary, model, threads):
+        self.process = subprocess.Popen([binary, model, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self.isa, load, share = self.process.stdout.readline().split()
+        self.load_ms, self.share = float(load), float(share)
+
+    def run(self):
+        self.process.stdin.write("\n")
+        return float(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class OnnxRuntime:
+    def __init__(self, model, threads, exact):
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        if exact:
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        start = time.perf_counter()
+        self.session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        self.load_ms = (time.perf_counter() - start) * 1e3
+        first = self.session.get_inputs()[0]
+        dtype = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8}[first.type]
+        shape = [d if isinstance(d, int) and d > 0 else 1 for d in first.shape]
+        self.feed = {first.name: np.zeros(shape, dtype)}
+
+    def run(self):
+        start = time.perf_counter()
+        self.session.run(None, self.feed)
+        return (time.perf_counter() - start) * 1e3
+
+
+class OpenVino:
+    def __init__(self, model, threads):
+        import openvino
+
+        core = openvino.Core()
+        read = core.read_model(model)
+        shape = [d.get_length() if d.is_static and d.get_length() > 0 else 1 for d in read.input(0).partial_shape]
+        read.reshape(shape)
+        start = time.perf_counter()
+        self.request = core.compile_model(read, "CPU", {"INFERENCE_NUM_THREADS": threads}).create_infer_request()
+        self.load_ms = (time.perf_counter() - start) * 1e3
+        self.feed = {0: np.zeros(shape, read.input(0).element_type.to_dtype())}
+
+    def run(self):
+        start = time.perf_counter()
+        self.request.infer(self.feed)
+        return (time.perf_counter() - start) * 1e3
+
+
+def maybe(make):
+    """A peer that is not installed, or cannot run the file, is left out."""
+    try:
+        return make()
+    except Exception as e:
+        print(f"# left out: {str(e).splitlines()[0][:120]}", file=sys.stderr)
+        return None
+
+
+def compare(binary, model, threads):
+    ours = Ours(binary, model, threads)
+    peers = {
+        "ort": maybe(lambda: OnnxRuntime(model, threads, False)),
+        "exact": maybe(lambda: OnnxRuntime(model, threads, True)),
+        "openvino": maybe(lambda: OpenVino(model, threads)),
+    }
+    runners = {"ours": ours} | {name: peer for name, peer in peers.items() if peer}
+    times = {name: [] for name in runners}
+    for i in range(ROUNDS + 3):
+        for name, runner in runners.items():
+            took = runner.run()
+            if i >= 3:
+                times[name].append(took)
+    ours.close()
+    ratios = {n: statistics.median(o / p for o, p in zip(times["ours"], t)) for n, t in times.items() if n != "ours"}
+    best = {n: min(t) for n, t in times.items()}
+    name = pathlib.Path(model).stem
+    line = f"{name} threads={threads} isa={ours.isa} ours={best['ours']:.2f}"
+    if "ort" in best:
+        line += f" peer={best['ort']:.2f} ratio={ratios['ort']:.2f}"
+    for other in ("exact", "openvino"):
+        if other in best:
+            line += f" {other}={best[other]:.2f} ratio_{other}={ratios[other]:.2f}"
+    line += f" integers={100 * ours.share:.1f}% load={ours.load_ms:.0f}"
+    if peers["ort"]:
+        line += f" peer_load={peers['ort'].load_ms:.0f}"
+    print(line, flush=True)
+
+
+def main():
+    binary = sys.argv[1]
+    data = pathlib.Path(os.environ.get("OCELLUS_TEST_DATA", pathlib.Path(__file__).parents[1] / "../shared/data"))
+    models = [pathlib.Path(m) for m in sys.argv[2:]] or [p for p in sorted((data / "models").iterdir()) if "int8" in p.name]
+    for model in models:
+        for threads in (1, 2):
+            compare(binary, str(model), threads)
+
+
+if __name__ == "__main__":
+    main()
