@@ -86,19 +86,19 @@ impl Gemm {
         };
         let zeros = spec.weight_zeros.iter().any(|&zero| zero != 0);
         let group_outputs = geometry.output.c / geometry.groups;
+        let mut weights = vec![0; T::COLUMNS * padded_depth];
         for group in 0..geometry.groups {
             for first in (0..group_outputs).step_by(T::COLUMNS) {
                 let channel = group * group_outputs + first;
                 let columns = T::COLUMNS.min(group_outputs - first);
-                let weight = |column: usize, k: usize| {
-                    let known = column < columns && k < depth;
-                    if known {
-                        spec.weights[(channel + column) * depth + k]
-                    } else {
-                        0
-                    }
-                };
-                let panel = T::pack(padded_depth, &weight);
+                weights.fill(0);
+                let rows = spec.weights[channel * depth..]
+                    .chunks_exact(depth)
+                    .take(columns);
+                for (to, from) in weights.chunks_exact_mut(padded_depth).zip(rows) {
+                    to[..depth].copy_from_slice(from);
+                }
+                let panel = T::pack(padded_depth, &weights);
                 gemm.push_panel(panel, channel, columns);
                 for column in 0..T::COLUMNS {
                     let o = channel + column;

@@ -1,9 +1,9 @@
 //! AVX2: 4 pixels × 16 channels, `vpmaddubsw`.
 //!
 //! Two `vpmaddubsw` (8 bytes of k) are added in 16 bits before `vpmaddwd` widens them: three multiplications for 64
-//! products, where widening each operand first takes four. [`split`](super::split) makes the 16-bit sums exact, for a
-//! seventh more blocks. Longer groups repeat too many blocks: by weights with a deviation of 24, one multiplication is 19
-//! products in groups of two, 18.5 in groups of three, 18 in groups of four.
+//! products, where widening each operand first takes four. [`split`](super::split) makes the 16-bit sums exact. Longer
+//! groups save multiplications but repeat more blocks: the convolutions of a real ResNet-18 take 22.1 ms in groups of two,
+//! 22.9 in groups of three, 23.3 without groups.
 
 use std::arch::{asm, x86_64::*};
 
@@ -17,9 +17,8 @@ use crate::Quantization;
 const GROUP: usize = 2;
 
 const RULE: Rule = Rule {
-    k: 4,
     group: GROUP,
-    lane: |i| i / 2,
+    lane: &[0, 0, 1, 1],
     lanes: 2,
     limit,
 };
@@ -38,23 +37,16 @@ unsafe impl Tile for Avx2 {
     const COLUMNS: usize = 16;
     const BLOCK: usize = 4;
 
-    fn pack(depth: usize, weight: &dyn Fn(usize, usize) -> i8) -> Panel {
-        let block = |k: usize| {
-            let weights = (0..Self::COLUMNS)
-                .flat_map(|column| (k..k + 4).map(move |k| i16::from(weight(column, k))));
-            Block {
-                offset: k as u32,
-                weights: weights.collect(),
-            }
-        };
-        let blocks = RULE.split((0..depth).step_by(4).map(block).collect());
-        Panel {
-            weights: blocks
-                .iter()
-                .flat_map(|block| block.weights.iter().map(|&weight| weight as i8))
-                .collect(),
-            offsets: blocks.iter().map(|block| block.offset).collect(),
+    fn pack(depth: usize, weights: &[i8]) -> Panel {
+        let blocks = RULE.split(Block::all(RULE.lane.len(), depth, weights));
+        let mut panel = Panel::default();
+        for block in blocks {
+            panel.offsets.push(block.offset);
+            panel
+                .weights
+                .extend(block.weights.iter().map(|&weight| weight as i8));
         }
+        panel
     }
 
     unsafe fn run(call: &Call) {

@@ -15,8 +15,8 @@ unsafe impl<const VECTORS: usize> Tile for Avx512Vnni<VECTORS> {
     const COLUMNS: usize = 16 * VECTORS;
     const BLOCK: usize = 4;
 
-    fn pack(depth: usize, weight: &dyn Fn(usize, usize) -> i8) -> Panel {
-        Panel::interleaved(Self::COLUMNS, Self::BLOCK, depth, weight)
+    fn pack(depth: usize, weights: &[i8]) -> Panel {
+        Panel::interleaved(Self::BLOCK, depth, weights)
     }
 
     unsafe fn run(call: &Call) {

@@ -32,8 +32,9 @@ pub(super) unsafe trait Tile {
     /// A row is read up to its depth rounded up to this many bytes.
     const BLOCK: usize;
 
-    /// Packs `weight(column, k)` for all columns and k < `depth`, a multiple of [`Tile::BLOCK`].
-    fn pack(depth: usize, weight: &dyn Fn(usize, usize) -> i8) -> Panel;
+    /// Packs the weights of [`Tile::COLUMNS`] channels, one channel after the other, each `depth` weights: a multiple of
+    /// [`Tile::BLOCK`].
+    fn pack(depth: usize, weights: &[i8]) -> Panel;
 
     /// Computes a tile.
     ///
@@ -53,19 +54,15 @@ pub(super) struct Panel {
 
 impl Panel {
     /// Blocks of `block` bytes of k, column after column: `[k / block][column][block]`. A multiple of `block` is asked for.
-    fn interleaved(
-        columns: usize,
-        block: usize,
-        depth: usize,
-        weight: &dyn Fn(usize, usize) -> i8,
-    ) -> Self {
-        let starts = (0..depth).step_by(block);
-        let blocks = starts.flat_map(|k| (0..columns).map(move |column| (column, k)));
-        let weights = blocks
-            .flat_map(|(column, k)| (k..k + block).map(move |k| weight(column, k)))
-            .collect();
+    fn interleaved(block: usize, depth: usize, weights: &[i8]) -> Self {
+        let mut packed = Vec::with_capacity(weights.len());
+        for k in (0..depth).step_by(block) {
+            for column in weights.chunks_exact(depth) {
+                packed.extend_from_slice(&column[k..k + block]);
+            }
+        }
         Self {
-            weights,
+            weights: packed,
             offsets: Vec::new(),
         }
     }

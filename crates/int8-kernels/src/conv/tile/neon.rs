@@ -15,9 +15,8 @@ const K: usize = 16;
 const GROUP: usize = 2;
 
 const RULE: Rule = Rule {
-    k: K,
     group: GROUP,
-    lane: |i| i % 8,
+    lane: &[0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7],
     lanes: 8,
     limit,
 };
@@ -40,19 +39,10 @@ unsafe impl Tile for Neon {
 
     /// Four panels of four columns, one after the other; each says its number of groups in its first offset. In a group, the
     /// blocks of a column are neighbours.
-    fn pack(depth: usize, weight: &dyn Fn(usize, usize) -> i8) -> Panel {
+    fn pack(depth: usize, weights: &[i8]) -> Panel {
         let mut panel = Panel::default();
-        for first in (0..Self::COLUMNS).step_by(4) {
-            let block = |k: usize| {
-                let weights = (0..4).flat_map(|column| {
-                    (k..k + K).map(move |k| i16::from(weight(first + column, k)))
-                });
-                Block {
-                    offset: k as u32,
-                    weights: weights.collect(),
-                }
-            };
-            let blocks = RULE.split((0..depth).step_by(K).map(block).collect());
+        for columns in weights.chunks_exact(4 * depth) {
+            let blocks = RULE.split(Block::all(K, depth, columns));
             panel.offsets.push((blocks.len() / GROUP) as u32);
             panel
                 .offsets

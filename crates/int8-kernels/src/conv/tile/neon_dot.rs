@@ -14,13 +14,8 @@ unsafe impl Tile for NeonDot {
     const COLUMNS: usize = 16;
     const BLOCK: usize = 16;
 
-    fn pack(depth: usize, weight: &dyn Fn(usize, usize) -> i8) -> Panel {
-        Panel::interleaved(
-            Self::COLUMNS,
-            4,
-            depth.next_multiple_of(Self::BLOCK),
-            weight,
-        )
+    fn pack(depth: usize, weights: &[i8]) -> Panel {
+        Panel::interleaved(4, depth, weights)
     }
 
     unsafe fn run(call: &Call) {
