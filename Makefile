@@ -46,7 +46,7 @@ fmt:
 	$(CARGO) fmt --all
 
 bench: test-deps
-	$(OCELLUS_PYTHON) -c 'import openvino' 2>/dev/null || $(VENV)/bin/pip install --quiet --disable-pip-version-check openvino==2026.2.1
+	$(OCELLUS_PYTHON) -c 'import openvino' 2>/dev/null || $(VENV)/bin/pip install --quiet --disable-pip-version-check openvino==2026.4.1
 	$(CARGO) build --release --locked --workspace --examples
 	$(OCELLUS_PYTHON) benches/peers.py target/release/examples/answer
 	$(OCELLUS_PYTHON) benches/preprocess_vs_opencv.py \
