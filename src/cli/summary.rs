@@ -61,13 +61,14 @@ fn camera(out: &mut String, c: &CameraStats, ran: Duration) {
     let fps = c.inferred.get() as f64 / ran.as_secs_f64().max(1e-3);
     let _ = writeln!(
         out,
-        "  {}: {} captured · {} inferred ({fps:.1} fps) · dropped: {} overwritten, {} undecodable, {} failed, {} lost by the device",
+        "  {}: {} captured · {} inferred ({fps:.1} fps) · dropped: {} overwritten, {} undecodable, {} failed, {} at the stop, {} lost by the device",
         c.id,
         c.captured.get(),
         c.inferred.get(),
         c.overwritten.get(),
         c.undecodable.get() + c.rejected.get(),
-        c.failed.get() + c.abandoned.get(),
+        c.failed.get(),
+        c.abandoned.get(),
         c.device_gaps.get(),
     );
     if c.judged.get() > 0 {
