@@ -5,7 +5,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{python, skip, test_data};
+use common::{cosine, python, skip, sorted, test_data};
 use ocellus::frame::{FrameMeta, FramePool};
 use ocellus::model::{LoadOptions, Model, OutputRole};
 use ocellus::preprocess::{
@@ -17,11 +17,7 @@ use ocellus::task::TaskKind;
 const PHOTOGRAPHS: usize = 4;
 
 fn photographs(data: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(data.join("images/imagenet"))
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
-    paths.sort();
+    let paths = sorted(&data.join("images/imagenet"));
     paths.into_iter().step_by(25).take(PHOTOGRAPHS).collect()
 }
 
@@ -73,16 +69,6 @@ fn reference(python: &Path, model: &Path, inputs: &[u8], tensor: Option<&str>) -
     floats.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter()
-            .zip(b)
-            .map(|(a, b)| f64::from(*a) * f64::from(*b))
-            .sum()
-    };
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
-}
-
 /// Of a map of classes: the share of equal places.
 fn agreement(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).filter(|(a, b)| a == b).count() as f64 / a.len() as f64
@@ -94,11 +80,7 @@ fn every_model_loads_and_computes_what_onnxruntime_computes() {
         return skip("needs the test data and OCELLUS_PYTHON with onnx and onnxruntime");
     };
     let photographs = photographs(&data);
-    let mut models: Vec<PathBuf> = std::fs::read_dir(data.join("models"))
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
-    models.sort();
+    let models = sorted(&data.join("models"));
     assert!(models.len() >= 14, "{models:?}");
     for path in &models {
         let name = path.file_name().unwrap().to_string_lossy();

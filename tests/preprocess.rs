@@ -6,7 +6,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{python, skip, test_data};
+use common::{cosine, python, skip, sorted, test_data};
 use ocellus::frame::{Frame, FrameMeta, FramePool, Geometry, PixelFormat};
 use ocellus::model::{LoadOptions, Model};
 use ocellus::preprocess::{
@@ -40,15 +40,6 @@ fn data() -> Option<PathBuf> {
     data
 }
 
-fn sorted(dir: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(dir)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
-    paths.sort();
-    paths
-}
-
 fn still(bytes: &[u8]) -> Frame {
     frame_from_image_bytes(bytes, FrameMeta::of_still("still"), &FramePool::default()).unwrap()
 }
@@ -67,16 +58,6 @@ fn pixels() -> InputSpec {
         resize: ResizePolicy::Stretch,
         normalize: Normalize::NONE,
     }
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter()
-            .zip(b)
-            .map(|(a, b)| f64::from(*a) * f64::from(*b))
-            .sum()
-    };
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
 fn best(values: &[f32]) -> usize {
