@@ -5,6 +5,7 @@
 //! retained messages on the broker are true again after each reconnect.
 
 mod client;
+pub mod link;
 pub mod payload;
 mod queue;
 mod reconnect;

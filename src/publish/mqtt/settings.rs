@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::link::{ACK_LIMIT, LinkOptions};
 use super::topic::valid_prefix;
 use crate::publish::valid_id;
 
@@ -74,7 +75,13 @@ pub struct SettingsProblem {
 
 /// A secret, that no `Debug` shows.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Password(pub(super) String);
+pub struct Password(String);
+
+impl Password {
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
 
 impl std::fmt::Debug for Password {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -182,6 +189,28 @@ impl MqttSettings {
         Ok(Some(Password(text.trim_end_matches(['\r', '\n']).into())))
     }
 
+    /// How the link reaches the broker. `suffix` is added to the client id: a second client of the same device needs one.
+    pub(super) fn link(&self, device: &str, suffix: &str) -> Result<LinkOptions, MqttError> {
+        let mut problems = self.problems();
+        problems.extend(device_problem(device));
+        if !problems.is_empty() {
+            return Err(MqttError::Settings(problems));
+        }
+        let one = |p| MqttError::Settings(vec![p]);
+        let (host, port) = self.address().map_err(one)?;
+        let password = self.password().map_err(one)?;
+        let password = password.unwrap_or_else(|| Password(String::new()));
+        Ok(LinkOptions {
+            host,
+            port,
+            client_id: self.client_id(device) + suffix,
+            keep_alive: Duration::from_secs(self.keep_alive_s.into()),
+            credentials: self.username.clone().map(|user| (user, password)),
+            will: None,
+            ack_limit: ACK_LIMIT,
+        })
+    }
+
     /// The client id in use.
     pub fn client_id(&self, device: &str) -> String {
         self.client_id
@@ -234,7 +263,7 @@ fn parse_url(url: &str) -> Result<(String, u16), &'static str> {
 }
 
 /// Checks a device's id.
-pub(super) fn device_problem(device: &str) -> Option<SettingsProblem> {
+fn device_problem(device: &str) -> Option<SettingsProblem> {
     (!valid_id(device)).then(|| SettingsProblem {
         key: "device",
         message: format!("device id `{device}` must be made of [a-zA-Z0-9_-]"),

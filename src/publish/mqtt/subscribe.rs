@@ -5,11 +5,10 @@
 
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, Event, Packet, QoS};
 use tokio::sync::{mpsc, watch};
 use tokio::time;
 
-use super::client::{options, tune};
+use super::link::{Link, LinkEvent, Qos};
 use super::reconnect::{Backoff, Reporter};
 use super::settings::{MqttError, MqttSettings};
 
@@ -57,35 +56,33 @@ pub fn subscribe(
         client_id: Some(client_id.into()),
         ..settings.clone()
     };
-    let options = options(&settings, "subscriber", "")?;
-    let (host, port) = settings.address().unwrap_or_default();
-    let (requests, mut events) = AsyncClient::new(options, 10);
-    tune(&mut events);
+    let options = settings.link("subscriber", "")?;
+    let mut reporter = Reporter::new(format!("{}:{}", options.host, options.port));
+    let mut link = Link::new(options);
+    link.subscribe(filter, Qos::AtLeastOnce);
     let (tx, messages) = mpsc::channel(capacity.max(1));
     let (ready_tx, ready) = watch::channel(false);
-    let filter = filter.to_string();
     let run = async move {
         let mut backoff = Backoff::default();
-        let mut reporter = Reporter::new(format!("{host}:{port}"));
         loop {
             let event = tokio::select! {
-                event = events.poll() => event,
+                event = link.poll() => event,
                 () = tx.closed() => return,
             };
             match event {
-                Ok(Event::Incoming(Packet::ConnAck(_))) => {
-                    reporter.connected();
-                    let _ = requests.try_subscribe(&filter, QoS::AtLeastOnce);
-                }
-                Ok(Event::Incoming(Packet::SubAck(_))) => {
-                    backoff.reset();
-                    let _ = ready_tx.send(true);
-                }
-                Ok(Event::Incoming(Packet::Publish(p))) => {
+                Ok(LinkEvent::Connected { .. }) => reporter.connected(),
+                Ok(LinkEvent::Subscribed { filter, granted }) => match granted {
+                    Ok(()) => {
+                        backoff.reset();
+                        let _ = ready_tx.send(true);
+                    }
+                    Err(why) => tracing::warn!(filter, "MQTT: subscription: {why}"),
+                },
+                Ok(LinkEvent::Incoming(m)) => {
                     let message = Received {
-                        topic: p.topic,
-                        payload: p.payload.to_vec(),
-                        retained: p.retain,
+                        topic: m.topic,
+                        payload: m.payload.to_vec(),
+                        retained: m.retain,
                     };
                     let _ = tx.try_send(message);
                 }
