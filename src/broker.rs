@@ -2,7 +2,7 @@
 //!
 //! In: MQTT clients over TCP. Out: what they publish, to whom subscribed. On a thread of its own (`broker`), with a
 //! current-thread tokio. Knows: QoS 0 and 1 (QoS 2 is taken, and delivered as 1), retained messages, wills, `+` and `#`, keep
-//! alive, session takeover. Sessions are always clean. Always holds: memory is bounded (clients, packet size, what waits for a
+//! alive, session takeover, one user with a password. Sessions are always clean. Always holds: memory is bounded (clients, packet size, what waits for a
 //! client, what is retained); whatever bytes a client sends cost at most its own connection.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -17,14 +17,18 @@ use rumqttc::{
     ConnAck, Connect, ConnectReturnCode, LastWill, Packet, Protocol, PubAck, PubComp, PubRec,
     Publish, QoS, SubAck, SubscribeReasonCode, UnsubAck,
 };
+use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use crate::secret::Login;
+
 const MAX_CLIENTS: usize = 256;
+const MAX_CONNECTIONS: usize = 512;
 const MAX_PACKET_BYTES: usize = 4 << 20;
 /// What may wait for one client before further messages for it are dropped.
 const MAX_WAITING_BYTES: usize = 8 << 20;
@@ -36,17 +40,20 @@ const MAX_IN_FLIGHT: usize = 100;
 /// A client must introduce itself, and take what is written to it, in this time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where the broker listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where the broker listens, and for whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerSettings {
-    /// Address and port; port 0 takes a free one. There is no password yet: loopback, unless the network is trusted.
+    /// Address and port; port 0 takes a free one. Passwords come in the clear: loopback, or a network of one's own.
     pub listen: SocketAddr,
+    /// The one user that is let in; everybody if nobody is named.
+    pub login: Option<Login>,
 }
 
 impl Default for BrokerSettings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            login: None,
         }
     }
 }
@@ -94,7 +101,7 @@ impl Broker {
             .spawn(move || {
                 runtime.block_on(async {
                     tokio::select! {
-                        () = accept(listener) => {}
+                        () = accept(listener, settings.login) => {}
                         _ = stopped => {}
                     }
                 });
@@ -122,21 +129,31 @@ impl Drop for Broker {
     }
 }
 
-async fn accept(listener: TcpListener) {
+async fn accept(listener: TcpListener, login: Option<Login>) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(l) => l,
         Err(e) => return warn!("MQTT broker: {e}"),
     };
-    let hub = Arc::new(Mutex::new(Hub::default()));
+    let hub = Arc::new(Mutex::new(Hub {
+        login,
+        ..Hub::default()
+    }));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
+                // Whoever has not introduced himself yet is a connection, too.
+                let Ok(place) = places.clone().try_acquire_owned() else {
+                    debug!(%peer, "MQTT broker: too many connections");
+                    continue;
+                };
                 let _ = stream.set_nodelay(true);
                 let hub = hub.clone();
                 tokio::spawn(async move {
-                    if let Err(e) = serve(stream, hub).await {
+                    if let Err(e) = serve(stream, peer, hub).await {
                         debug!(%peer, "MQTT broker: connection ended: {e}");
                     }
+                    drop(place);
                 });
             }
             // Out of descriptors, say: the listener stays, the cause may pass.
@@ -151,6 +168,7 @@ async fn accept(listener: TcpListener) {
 /// What all connections share: who is there, and what is retained.
 #[derive(Debug, Default)]
 struct Hub {
+    login: Option<Login>,
     clients: HashMap<String, Client>,
     retained: BTreeMap<String, Publish>,
     retained_bytes: usize,
@@ -394,7 +412,7 @@ fn invalid(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.into())
 }
 
-async fn serve(stream: TcpStream, hub: Arc<Mutex<Hub>>) -> io::Result<()> {
+async fn serve(stream: TcpStream, peer: SocketAddr, hub: Arc<Mutex<Hub>>) -> io::Result<()> {
     let (half, write) = stream.into_split();
     let mut reader = Reader {
         half,
@@ -414,6 +432,9 @@ async fn serve(stream: TcpStream, hub: Arc<Mutex<Hub>>) -> io::Result<()> {
     let mut session = match open_session(&hub, connect) {
         Ok(session) => session,
         Err(code) => {
+            if code == ConnectReturnCode::BadUserNamePassword {
+                warn!(%peer, "MQTT broker: a client with a wrong user name or password");
+            }
             return writer
                 .send(Packet::ConnAck(ConnAck::new(code, false)))
                 .await;
@@ -430,6 +451,13 @@ fn open_session(hub: &Arc<Mutex<Hub>>, connect: Connect) -> Result<Session, Conn
     }
     let mailbox = Arc::new(Mailbox::default());
     let mut guard = lock(hub);
+    if guard
+        .login
+        .as_ref()
+        .is_some_and(|l| !is_let_in(l, &connect))
+    {
+        return Err(ConnectReturnCode::BadUserNamePassword);
+    }
     let id = match connect.client_id {
         id if !id.is_empty() => id,
         _ if connect.clean_session => format!("auto-{}", guard.connections + 1),
@@ -444,6 +472,20 @@ fn open_session(hub: &Arc<Mutex<Hub>>, connect: Connect) -> Result<Session, Conn
         connection,
         will: connect.last_will,
         mailbox,
+    })
+}
+
+/// Compares digests: how long it takes tells nothing of the password.
+fn is_let_in(login: &Login, connect: &Connect) -> bool {
+    let digest = |user: &str, password: &str| {
+        let mut d = Sha256::new();
+        d.update((user.len() as u64).to_le_bytes());
+        d.update(user);
+        d.update(password);
+        d.finalize()
+    };
+    connect.login.as_ref().is_some_and(|c| {
+        digest(&c.username, &c.password) == digest(&login.user, login.password.reveal())
     })
 }
 
@@ -574,14 +616,15 @@ mod tests {
 
     #[test]
     fn an_address_in_use_is_named_with_the_fix() {
-        let first = Broker::start(BrokerSettings {
-            listen: ([127, 0, 0, 1], 0).into(),
-        })
-        .unwrap();
+        let at = |listen| {
+            Broker::start(BrokerSettings {
+                listen,
+                login: None,
+            })
+        };
+        let first = at(([127, 0, 0, 1], 0).into()).unwrap();
         let listen = first.local_addr();
-        let text = Broker::start(BrokerSettings { listen })
-            .unwrap_err()
-            .to_string();
+        let text = at(listen).unwrap_err().to_string();
         assert!(text.contains(&listen.to_string()) && text.contains("[broker] listen"));
         drop(first);
         assert!(std::net::TcpStream::connect(listen).is_err());

@@ -21,7 +21,7 @@
 //! | [`config`] | TOML → `Config` (what was written) → `Plan` (what will run) |
 //! | [`cli`] | a file a command |
 //!
-//! [`clock`], [`shutdown`], [`stats`] and [`watchdog`] are used by all of them. Imports run one way:
+//! [`clock`], [`secret`], [`shutdown`], [`stats`] and [`watchdog`] are used by all of them. Imports run one way:
 //! `cli → pipeline → {capture preprocess model task observe publish} → frame, clock, stats`.
 //! Stages never import each other, but for the data that one hands to the next.
 //!
@@ -45,6 +45,7 @@ pub mod observe;
 pub mod pipeline;
 pub mod preprocess;
 pub mod publish;
+pub mod secret;
 pub mod shutdown;
 pub mod stats;
 pub mod task;

@@ -207,9 +207,12 @@ fn check_seen(seen: &Seen) {
 }
 
 /// One whole life against any broker: every topic, payload, QoS and retained flag.
-fn life(port: u16) {
+fn life(port: u16, version: u8) {
     let observer = Observer::start(port, "ocellus/#");
-    let device = Device::start(settings(format!("mqtt://127.0.0.1:{port}")));
+    let device = Device::start(MqttSettings {
+        version,
+        ..settings(format!("mqtt://127.0.0.1:{port}"))
+    });
     device.camera(true);
     device.observe(observation(1, Some((None, Some("mailbox")))));
     device.observe(observation(2, None));
@@ -304,8 +307,57 @@ fn will(port: u16) {
 #[test]
 fn a_life_on_mosquitto() {
     if let Some(broker) = mosquitto_or_skip() {
-        life(broker.port);
+        life(broker.port, 3);
     }
+}
+
+#[test]
+fn a_life_on_mosquitto_with_mqtt_5() {
+    if let Some(broker) = mosquitto_or_skip() {
+        life(broker.port, 5);
+    }
+}
+
+#[test]
+fn messages_of_mqtt_5_say_what_they_are() {
+    use ocellus::publish::mqtt::link::{LinkEvent, Message};
+    let Some(broker) = mosquitto_or_skip() else {
+        return;
+    };
+    let device = Device::start(MqttSettings {
+        version: 5,
+        observation_expiry_s: 600,
+        ..settings(broker.url())
+    });
+    let mut link = common::mosquitto::reader(broker.port, "ocellus/#");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut next = |kind: &str| -> Message {
+        runtime.block_on(async {
+            let found = async {
+                loop {
+                    match link.poll().await.unwrap() {
+                        LinkEvent::Incoming(m) if m.topic.ends_with(kind) => return m,
+                        _ => {}
+                    }
+                }
+            };
+            tokio::time::timeout(DEADLINE, found)
+                .await
+                .expect("did not come")
+        })
+    };
+    let status = next("dev-1/status").properties;
+    assert_eq!(status.content_type.as_deref(), Some("text/plain"));
+    device.observe(observation(1, None));
+    let p = next("/classification").properties;
+    assert_eq!(p.content_type.as_deref(), Some("application/json"));
+    assert_eq!(p.user, [("schema".to_string(), "1.0".to_string())]);
+    let expiry = p.expiry.unwrap();
+    assert!(expiry <= Duration::from_secs(600) && expiry > Duration::from_secs(500));
+    device.stop();
 }
 
 #[test]
@@ -444,14 +496,18 @@ mod embedded {
 
     fn broker() -> Broker {
         let listen = ([127, 0, 0, 1], 0).into();
-        Broker::start(BrokerSettings { listen }).unwrap()
+        Broker::start(BrokerSettings {
+            listen,
+            login: None,
+        })
+        .unwrap()
     }
 
     #[test]
     fn a_life() {
         if mosquitto_or_skip().is_some() {
             let b = broker();
-            life(broker_port(&b));
+            life(broker_port(&b), 3);
         }
     }
 

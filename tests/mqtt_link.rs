@@ -8,9 +8,10 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::mosquitto::{DEADLINE, Observer, mosquitto_or_skip};
+use common::mosquitto::{DEADLINE, Mosquitto, Observer, mosquitto_or_skip};
 use ocellus::publish::mqtt::link::{
-    ACK_LIMIT, Cause, Link, LinkError, LinkEvent, LinkOptions, Message, Qos, Token,
+    ACK_LIMIT, Cause, Link, LinkError, LinkEvent, LinkOptions, Message, Properties, Qos, Token,
+    Version,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,13 +25,24 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     runtime.block_on(work)
 }
 
-fn options(port: u16) -> LinkOptions {
+/// The same under MQTT 3.1.1 and 5.
+fn both(mut test: impl AsyncFnMut(Version)) {
+    for version in [Version::V3, Version::V5] {
+        println!("{version:?}");
+        block_on(test(version));
+    }
+}
+
+fn options(port: u16, version: Version) -> LinkOptions {
     LinkOptions {
         host: "127.0.0.1".into(),
         port,
         client_id: "link-test".into(),
         keep_alive: Duration::from_secs(30),
-        credentials: None,
+        version,
+        session_expiry: Duration::ZERO,
+        tls: None,
+        login: None,
         will: None,
         ack_limit: ACK_LIMIT,
     }
@@ -107,6 +119,7 @@ impl Driver {
 struct Peer {
     stream: TcpStream,
     buffer: Vec<u8>,
+    is_v5: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -122,11 +135,18 @@ impl Peer {
     /// Takes the next client and lets it in.
     async fn accept(listener: &TcpListener) -> Self {
         let (stream, _) = timeout(DEADLINE, listener.accept()).await.unwrap().unwrap();
-        let buffer = vec![];
-        let mut peer = Self { stream, buffer };
-        let (head, _) = peer.raw().await.unwrap();
-        assert_eq!(head, 0x10, "no CONNECT");
-        peer.write(&[0x20, 2, 0, 0]).await;
+        let mut peer = Self {
+            stream,
+            buffer: vec![],
+            is_v5: false,
+        };
+        let (head, body) = peer.raw().await.unwrap();
+        assert_eq!((head, &body[..6]), (0x10, &b"\0\x04MQTT"[..]));
+        peer.is_v5 = body[6] == 5;
+        match peer.is_v5 {
+            true => peer.write(&[0x20, 3, 0, 0, 0]).await,
+            false => peer.write(&[0x20, 2, 0, 0]).await,
+        }
         peer
     }
 
@@ -165,6 +185,11 @@ impl Peer {
                 if qos > 0 {
                     id = number(at);
                     at += 2;
+                }
+                // Properties: none are sent here.
+                if self.is_v5 {
+                    assert_eq!(body[at], 0);
+                    at += 1;
                 }
                 let token = std::str::from_utf8(&body[at..]).unwrap().parse().unwrap();
                 Packet::Publish(qos, head & 8 != 0, id, token)
@@ -209,7 +234,7 @@ async fn listen() -> (TcpListener, u16) {
 
 #[test]
 fn acknowledgements_out_of_order_name_their_messages() {
-    block_on(async {
+    both(async |version| {
         let (listener, port) = listen().await;
         let broker = async {
             let mut peer = Peer::accept(&listener).await;
@@ -223,7 +248,7 @@ fn acknowledgements_out_of_order_name_their_messages() {
             }
             peer
         };
-        let mut link = Link::new(options(port));
+        let mut link = Link::new(options(port, version));
         let mut driver = Driver::new(at_least_once(100..105));
         let client = driver.until(&mut link, "five", |d| d.acked.len() == 5);
         let ((), _peer) = tokio::join!(client, broker);
@@ -234,7 +259,7 @@ fn acknowledgements_out_of_order_name_their_messages() {
 
 #[test]
 fn a_message_that_is_never_acknowledged_holds_its_id_and_stops_the_rest() {
-    block_on(async {
+    both(async |version| {
         let (listener, port) = listen().await;
         let broker = tokio::spawn(async move {
             let mut peer = Peer::accept(&listener).await;
@@ -259,7 +284,7 @@ fn a_message_that_is_never_acknowledged_holds_its_id_and_stops_the_rest() {
             }
             peer
         });
-        let mut link = Link::new(options(port));
+        let mut link = Link::new(options(port, version));
         let mut driver = Driver::new(at_least_once(0..500));
         driver
             .until(&mut link, "all", |d| d.acked.len() == 500)
@@ -273,7 +298,7 @@ fn a_message_that_is_never_acknowledged_holds_its_id_and_stops_the_rest() {
 
 #[test]
 fn a_broker_that_falls_silent_is_left_and_the_messages_go_again() {
-    block_on(async {
+    both(async |version| {
         let (listener, port) = listen().await;
         let broker = tokio::spawn(async move {
             let mut silent = Peer::accept(&listener).await;
@@ -289,7 +314,7 @@ fn a_broker_that_falls_silent_is_left_and_the_messages_go_again() {
         });
         let mut link = Link::new(LinkOptions {
             ack_limit: Duration::from_millis(200),
-            ..options(port)
+            ..options(port, version)
         });
         let mut driver = Driver::new(at_least_once(0..10));
         driver
@@ -304,7 +329,7 @@ fn a_broker_that_falls_silent_is_left_and_the_messages_go_again() {
 
 /// What is wrong behind good acknowledgements in the same packet of TCP: they count, the connection ends, the rest goes again.
 fn acks_then(wrong: &'static [u8], close: bool) {
-    block_on(async {
+    both(async |version| {
         let (listener, port) = listen().await;
         let broker = tokio::spawn(async move {
             let mut peer = Peer::accept(&listener).await;
@@ -329,7 +354,7 @@ fn acks_then(wrong: &'static [u8], close: bool) {
             }
             peer
         });
-        let mut link = Link::new(options(port));
+        let mut link = Link::new(options(port, version));
         let mut driver = Driver::new(at_least_once(0..6));
         driver
             .until(&mut link, "two", |d| d.errors.len() == 1)
@@ -366,7 +391,7 @@ fn an_acknowledgement_that_comes_twice_acknowledges_once() {
 
 #[test]
 fn what_cannot_be_sent_is_refused_and_harms_nothing() {
-    block_on(async {
+    both(async |version| {
         let (listener, port) = listen().await;
         let broker = tokio::spawn(async move {
             let mut peer = Peer::accept(&listener).await;
@@ -375,7 +400,7 @@ fn what_cannot_be_sent_is_refused_and_harms_nothing() {
             peer.ack(id).await;
             peer
         });
-        let mut link = Link::new(options(port));
+        let mut link = Link::new(options(port, version));
         let connected = link.poll().await.unwrap();
         assert!(matches!(connected, LinkEvent::Connected { .. }));
         for (token, topic) in ["", "a/+", "#", "a\0", &"x".repeat(65536)]
@@ -456,7 +481,10 @@ async fn hostile_broker(listener: TcpListener, truth: Arc<Mutex<Truth>>, seed: u
                 && let Some(id) = subs.pop()
             {
                 let [high, low] = id.to_be_bytes();
-                peer.write(&[0x90, 3, high, low, 1]).await;
+                match peer.is_v5 {
+                    true => peer.write(&[0x90, 4, high, low, 0, 1]).await,
+                    false => peer.write(&[0x90, 3, high, low, 1]).await,
+                }
             }
             // Sometimes in bursts.
             let burst = if random.below(20) == 0 { 20 } else { 1 };
@@ -482,13 +510,13 @@ async fn hostile_broker(listener: TcpListener, truth: Arc<Mutex<Truth>>, seed: u
 
 #[test]
 fn a_hostile_broker_never_makes_it_name_the_wrong_message() {
-    for seed in [1, 20, 300] {
-        block_on(async {
+    both(async |version| {
+        for seed in [1, 20, 300] {
             let (listener, port) = listen().await;
             let truth = Arc::new(Mutex::new(Truth::default()));
             let broker = tokio::spawn(hostile_broker(listener, truth.clone(), seed));
             let mut random = Random(seed + 7);
-            let mut link = Link::new(options(port));
+            let mut link = Link::new(options(port, version));
             link.subscribe("a/#", Qos::AtLeastOnce);
             link.subscribe("b/+", Qos::AtMostOnce);
             let count = 4000;
@@ -534,8 +562,8 @@ fn a_hostile_broker_never_makes_it_name_the_wrong_message() {
                 truth.seen_qos0.len(),
                 driver.sent.len(),
             );
-        });
-    }
+        }
+    });
 }
 
 #[test]
@@ -543,8 +571,8 @@ fn mosquitto_acknowledges_all_across_its_restarts() {
     let Some(mut broker) = mosquitto_or_skip() else {
         return;
     };
-    block_on(async {
-        let mut link = Link::new(options(broker.port));
+    both(async |version| {
+        let mut link = Link::new(options(broker.port, version));
         let mut driver = Driver::new(at_least_once(0..6000));
         for kill in 1..=3 {
             let enough = kill * 1000;
@@ -581,8 +609,8 @@ fn subscriptions_come_back_with_the_connection() {
     let Some(mut broker) = mosquitto_or_skip() else {
         return;
     };
-    block_on(async {
-        let mut link = Link::new(options(broker.port));
+    both(async |version| {
+        let mut link = Link::new(options(broker.port, version));
         link.subscribe("in/#", Qos::AtLeastOnce);
         let mut driver = Driver::default();
         for round in 1..=3 {
@@ -601,5 +629,102 @@ fn subscriptions_come_back_with_the_connection() {
             assert!(!m.retain);
             broker.restart();
         }
+    });
+}
+
+#[test]
+fn a_session_of_mqtt_5_outlasts_an_interruption() {
+    let Some(broker) = mosquitto_or_skip() else {
+        return;
+    };
+    block_on(async {
+        let options = || LinkOptions {
+            session_expiry: Duration::from_secs(60),
+            ..options(broker.port, Version::V5)
+        };
+        let mut link = Link::new(options());
+        link.subscribe("in/#", Qos::AtLeastOnce);
+        assert_eq!(link.poll().await, Ok(connected(false)));
+        let mut driver = Driver::default();
+        driver
+            .until(&mut link, "subscribed", |d| d.subscribed == 1)
+            .await;
+        // Cut, not closed.
+        drop(link);
+        common::mosquitto::publish(broker.port, "in/x", "while away", false);
+        let mut link = Link::new(options());
+        assert_eq!(link.poll().await, Ok(connected(true)));
+        let mut driver = Driver::default();
+        driver
+            .until(&mut link, "kept", |d| d.incoming.len() == 1)
+            .await;
+        assert_eq!(&driver.incoming[0].payload[..], b"while away");
+        // Publishing goes on in a session that is there.
+        driver.todo = at_least_once(0..200);
+        driver
+            .until(&mut link, "all", |d| d.acked.len() == 200)
+            .await;
+        assert_eq!(driver.acked, Vec::from_iter(0..200));
+    });
+}
+
+fn connected(session_present: bool) -> LinkEvent {
+    LinkEvent::Connected { session_present }
+}
+
+#[test]
+fn properties_of_mqtt_5_arrive_and_are_left_out_of_3_1_1() {
+    let Some(broker) = mosquitto_or_skip() else {
+        return;
+    };
+    both(async |version| {
+        let mut link = Link::new(options(broker.port, version));
+        link.subscribe("t/#", Qos::AtLeastOnce);
+        let (token, mut m) = message(1, Qos::AtLeastOnce);
+        m.properties = Properties {
+            expiry: Some(Duration::from_secs(3600)),
+            content_type: Some("application/json".into()),
+            response_topic: Some("answers/here".into()),
+            correlation_data: Some("42".into()),
+            user: vec![("schema".into(), "1.0".into()), ("a".into(), "b".into())],
+        };
+        let sent = m.properties.clone();
+        let mut driver = Driver::default();
+        driver
+            .until(&mut link, "subscribed", |d| d.subscribed == 1)
+            .await;
+        driver.todo.push_back((token, m));
+        driver
+            .until(&mut link, "back", |d| d.incoming.len() == 1)
+            .await;
+        let mut came = driver.incoming[0].properties.clone();
+        if version == Version::V5 {
+            let left = came.expiry.take().unwrap();
+            assert!(left <= Duration::from_secs(3600) && left > Duration::from_secs(3500));
+            came.expiry = sent.expiry;
+            assert_eq!(came, sent);
+        } else {
+            assert_eq!(came, Properties::default());
+        }
+    });
+}
+
+#[test]
+fn a_message_larger_than_the_broker_takes_is_refused_alone() {
+    let Some(_) = mosquitto_or_skip() else { return };
+    let broker = Mosquitto::start("max_packet_size 2000");
+    block_on(async {
+        let mut link = Link::new(options(broker.port, Version::V5));
+        assert_eq!(link.poll().await, Ok(connected(false)));
+        let large = Message::new("t".into(), Qos::AtLeastOnce, vec![b'x'; 2000]);
+        link.publish(1, large).unwrap();
+        let fits = Message::new("t".into(), Qos::AtLeastOnce, vec![b'x'; 1900]);
+        link.publish(2, fits).unwrap();
+        let refused = link.poll().await.unwrap();
+        assert!(
+            matches!(&refused, LinkEvent::Refused(1, why) if why.contains("larger")),
+            "{refused:?}"
+        );
+        assert_eq!(link.poll().await, Ok(LinkEvent::Acked(2)));
     });
 }

@@ -1,7 +1,6 @@
 //! `ocellus check`: would `ocellus run` work here? Everything is tried, and every problem is told in one go.
 
 use std::io::Write;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +37,8 @@ struct Finding {
     message: String,
     /// Whether a start would be refused; a missing camera or broker is a state that a run waits out.
     fatal: bool,
+    /// Works, and should not stay so.
+    warning: bool,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
@@ -48,6 +49,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             ok: false,
             message: format!("{e:#}"),
             fatal: true,
+            warning: false,
         }),
         Ok(plan) => {
             let message = format!(
@@ -61,7 +63,16 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
                 ok: true,
                 message,
                 fatal: true,
+                warning: false,
             });
+            let warnings = plan.mqtt.iter().flat_map(MqttSettings::warnings);
+            findings.extend(warnings.map(|message| Finding {
+                what: "security".into(),
+                ok: true,
+                message,
+                fatal: false,
+                warning: true,
+            }));
             findings.extend(
                 plan.models
                     .iter()
@@ -99,12 +110,14 @@ fn finding(what: String, fatal: bool, result: anyhow::Result<String>) -> Finding
             ok: true,
             message,
             fatal,
+            warning: false,
         },
         Err(e) => Finding {
             what,
             ok: false,
             message: format!("{e:#}"),
             fatal,
+            warning: false,
         },
     }
 }
@@ -120,7 +133,11 @@ fn report(findings: &[Finding], json: bool) -> anyhow::Result<()> {
         writeln!(
             out,
             "{}  {}: {}",
-            if f.ok { "ok  " } else { "FAIL" },
+            match (f.ok, f.warning) {
+                (false, _) => "FAIL",
+                (true, true) => "warn",
+                (true, false) => "ok  ",
+            },
             f.what,
             f.message
         )?;
@@ -176,10 +193,7 @@ fn check_camera(c: &CameraPlan) -> anyhow::Result<String> {
 /// Whether the broker lets us in; the embedded one will, once it runs.
 fn check_broker(settings: &MqttSettings, plan: &Plan) -> anyhow::Result<String> {
     let (host, port) = settings.address()?;
-    if plan
-        .broker
-        .is_some_and(|b| b.port() == port && is_here(&host))
-    {
+    if plan.broker.as_ref().is_some_and(|b| b.is_at(&host, port)) {
         return Ok("the embedded one".into());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -192,11 +206,4 @@ fn check_broker(settings: &MqttSettings, plan: &Plan) -> anyhow::Result<String> 
         Ok(()) => Ok(format!("{host}:{port} lets us in")),
         Err(why) => anyhow::bail!("{host}:{port}: {why}"),
     }
-}
-
-fn is_here(host: &str) -> bool {
-    host == "localhost"
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|a| a.is_loopback() || a.is_unspecified())
 }

@@ -81,6 +81,7 @@ fn start_broker(wanted: Option<u16>) -> anyhow::Result<Broker> {
     let start = |port| {
         Broker::start(BrokerSettings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            login: None,
         })
     };
     match wanted {

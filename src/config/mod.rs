@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use crate::toml_read::Problem;
-pub use plan::{CameraPlan, ModelPlan, Plan};
+pub use plan::{BrokerPlan, CameraPlan, ModelPlan, Plan};
 
 use crate::frame::PixelFormat;
 use crate::observe::SmoothingSettings;
@@ -127,6 +127,11 @@ impl Default for EngineConfig {
 pub struct BrokerConfig {
     /// Where the embedded broker listens; `127.0.0.1:1883` if absent.
     pub listen: Option<std::net::SocketAddr>,
+    /// The one user that may connect; everybody if absent. Its password comes from the environment
+    /// (`OCELLUS_BROKER_PASSWORD`), from `password_file` or from the systemd credential `broker-password`.
+    pub username: Option<String>,
+    /// A file that holds the password.
+    pub password_file: Option<PathBuf>,
 }
 
 /// `[output]`

@@ -1,7 +1,7 @@
 //! `Config` → [`Plan`]: defaults filled in, everything checked that can be checked without opening anything.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::capture::{CaptureSettings, SourceSpec};
 use crate::frame::CameraId;
 use crate::observe::SmoothingSettings;
 use crate::publish::mqtt::MqttSettings;
+use crate::secret::{Login, Secret};
 use crate::task::{TaskKind, TaskSettings};
 use crate::toml_read::nearest;
 
@@ -32,10 +33,69 @@ pub struct Plan {
     pub smoothing: SmoothingSettings,
     /// The broker to publish to.
     pub mqtt: Option<MqttSettings>,
-    /// Where the embedded broker listens, if it runs.
-    pub broker: Option<SocketAddr>,
+    /// The embedded broker, if it runs.
+    pub broker: Option<BrokerPlan>,
     /// Every observation as a line of JSON on standard output.
     pub jsonl: bool,
+}
+
+/// The embedded broker.
+#[derive(Debug, Clone)]
+pub struct BrokerPlan {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Who may connect; everybody on this machine if nobody is named.
+    pub login: Option<Login>,
+}
+
+impl BrokerPlan {
+    /// The environment variable that holds the password.
+    pub const PASSWORD_ENV: &str = "OCELLUS_BROKER_PASSWORD";
+
+    /// Refuses to let everybody in who can reach this machine. A problem names the key and the fix.
+    pub fn new(
+        listen: Option<SocketAddr>,
+        username: Option<String>,
+        password_file: Option<&Path>,
+    ) -> Result<Self, (&'static str, String)> {
+        let listen = listen.unwrap_or_else(default_broker_address);
+        let login = match username {
+            None if password_file.is_some() => {
+                return Err(("password_file", "needs a `username`".into()));
+            }
+            None => None,
+            Some(user) if user.is_empty() => {
+                return Err((
+                    "username",
+                    "must not be empty: leave the key out for no user".into(),
+                ));
+            }
+            Some(user) => {
+                let found = Secret::find(Self::PASSWORD_ENV, password_file, "broker-password");
+                let password = found.map_err(|e| ("password_file", e))?.ok_or_else(|| {
+                    let fix = "needs a password: `password_file`, OCELLUS_BROKER_PASSWORD or the credential broker-password";
+                    ("username", fix.into())
+                })?;
+                Some(Login { user, password })
+            }
+        };
+        if login.is_none() && !listen.ip().is_loopback() {
+            let fix = format!(
+                "{listen} can be reached from outside this machine, and nobody is asked for a password: set `username` and a password, or listen on 127.0.0.1"
+            );
+            return Err(("listen", fix));
+        }
+        Ok(Self { listen, login })
+    }
+
+    /// Whether a client that connects to `host` and `port` reaches this broker.
+    pub fn is_at(&self, host: &str, port: u16) -> bool {
+        let here = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(a) => a.is_loopback() || a.is_unspecified() || a == self.listen.ip(),
+            Err(_) => host == "localhost",
+        };
+        here && self.listen.port() == port
+    }
 }
 
 /// One camera.
@@ -100,7 +160,28 @@ impl Plan {
                 .into_iter()
                 .map(|p| in_section("smoothing", p)),
         );
-        if let Some(mqtt) = &config.mqtt {
+        let broker = config.broker.map(|b| {
+            let file = b.password_file.map(|f| base.join(f));
+            BrokerPlan::new(b.listen, b.username, file.as_deref())
+        });
+        let broker =
+            broker.and_then(|b| b.map_err(|p| problems.push(in_section("broker", p))).ok());
+        let mut mqtt = config.mqtt;
+        if let Some(mqtt) = &mut mqtt {
+            mqtt.resolve(base);
+            // Our own broker lets our own client in.
+            if let Some(broker) = &broker
+                && let Ok((host, port)) = mqtt.address()
+                && broker.is_at(&host, port)
+            {
+                if mqtt.username.is_none() {
+                    mqtt.login = broker.login.clone();
+                }
+                if mqtt.version == 5 {
+                    let fix = "the embedded broker speaks MQTT 3.1.1 only: leave `version` out";
+                    problems.push(Problem::new("mqtt.version", fix));
+                }
+            }
             problems.extend(
                 mqtt.problems()
                     .into_iter()
@@ -117,10 +198,8 @@ impl Plan {
             engine_threads: config.engine.threads,
             workers: config.engine.workers,
             smoothing: config.smoothing,
-            mqtt: config.mqtt,
-            broker: config
-                .broker
-                .map(|b| b.listen.unwrap_or_else(default_broker_address)),
+            mqtt,
+            broker,
             jsonl: config.output.jsonl,
         })
     }
@@ -354,9 +433,45 @@ mod tests {
                 .unwrap()
                 .broker
                 .unwrap()
+                .listen
                 .port(),
             1883
         );
+    }
+
+    #[test]
+    fn the_embedded_broker_is_not_open_to_everybody() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        std::fs::write(&file, "hunter2\n").unwrap();
+        let plan = |broker: &str, mqtt: &str| {
+            let text =
+                format!("[[camera]]\n[[model]]\npath='m'\n[broker]\n{broker}\n[mqtt]\n{mqtt}");
+            plan(&text)
+        };
+        let open = plan("listen = '0.0.0.0:1883'", "").unwrap_err();
+        assert!(open[0].starts_with("broker.listen: ") && open[0].contains("set `username`"));
+        let no_password = plan("username = 'cam'", "").unwrap_err();
+        assert!(no_password[0].contains("OCELLUS_BROKER_PASSWORD"));
+        let told = format!(
+            "listen = '0.0.0.0:1884'\nusername = 'cam'\npassword_file = '{}'",
+            file.display()
+        );
+        // Our own client is let in; a client of another broker does not learn the password.
+        for (url, lets_in) in [
+            ("mqtt://127.0.0.1:1884", true),
+            ("mqtt://localhost:1884", true),
+            ("mqtt://127.0.0.1:1883", false),
+            ("mqtt://broker.lan:1884", false),
+        ] {
+            let p = plan(&told, &format!("url = '{url}'")).unwrap();
+            let login = p.broker.as_ref().unwrap().login.as_ref().unwrap();
+            assert_eq!((&*login.user, login.password.reveal()), ("cam", "hunter2"));
+            assert_eq!(p.mqtt.as_ref().unwrap().login.is_some(), lets_in, "{url}");
+            assert!(!format!("{p:?}").contains("hunter2"));
+        }
+        let five = plan("", "version = 5").unwrap_err();
+        assert!(five[0].starts_with("mqtt.version: "), "{five:?}");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //!
 //! Always holds: it ends at most a second and a half after it was asked to, whatever the network does.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use sd_notify::NotifyState;
 
+use crate::config::BrokerPlan;
 use crate::publish::mqtt;
 use crate::shutdown::Shutdown;
 use crate::stats::Stats;
@@ -18,7 +18,7 @@ use crate::watchdog::Watchdog;
 
 /// What runs on the thread.
 pub(super) struct Tasks {
-    pub broker: Option<SocketAddr>,
+    pub broker: Option<BrokerPlan>,
     pub client: Option<mqtt::MqttClient>,
     pub stats: Arc<Stats>,
     pub watchdog: Watchdog,
@@ -34,7 +34,12 @@ pub(super) fn spawn(tasks: Tasks) -> anyhow::Result<JoinHandle<()>> {
     #[cfg(feature = "broker")]
     let broker = tasks
         .broker
-        .map(|listen| crate::broker::Broker::start(crate::broker::BrokerSettings { listen }))
+        .map(|b| {
+            crate::broker::Broker::start(crate::broker::BrokerSettings {
+                listen: b.listen,
+                login: b.login,
+            })
+        })
         .transpose()?;
     #[cfg(not(feature = "broker"))]
     if tasks.broker.is_some() {

@@ -104,7 +104,7 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
     let sinks: Arc<[Arc<dyn Sink>]> = sinks.into();
 
     let io = io::Tasks {
-        broker: plan.broker,
+        broker: plan.broker.clone(),
         client,
         stats: stats.clone(),
         watchdog: watchdog.clone(),

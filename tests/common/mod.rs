@@ -1,6 +1,7 @@
 //! What several tests share.
 #![allow(dead_code)]
 
+pub mod certificates;
 pub mod http;
 pub mod mosquitto;
 pub mod onnx;

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use ocellus::publish::mqtt::link::{ACK_LIMIT, Link, LinkOptions, Qos, Version};
+
 /// How long a test waits for what must happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -235,4 +237,22 @@ pub fn publish(port: u16, topic: &str, payload: &str, retain: bool) {
             .unwrap()
             .success()
     );
+}
+
+/// An MQTT 5 client that reads what a filter lets through, properties included.
+pub fn reader(port: u16, filter: &str) -> Link {
+    let mut link = Link::new(LinkOptions {
+        host: "127.0.0.1".into(),
+        port,
+        client_id: format!("reader-{}", std::process::id()),
+        keep_alive: Duration::from_secs(30),
+        version: Version::V5,
+        session_expiry: Duration::ZERO,
+        tls: None,
+        login: None,
+        will: None,
+        ack_limit: ACK_LIMIT,
+    });
+    link.subscribe(filter, Qos::AtLeastOnce);
+    link
 }

@@ -14,6 +14,7 @@ use tokio::time;
 
 use super::link::{Link, LinkError, LinkEvent, Message, Qos, Token};
 use super::payload::{self, DeviceInfo};
+use super::properties;
 use super::queue::{Item, Queue};
 use super::reconnect::{Backoff, Reporter};
 use super::settings::{MqttError, MqttSettings};
@@ -111,6 +112,10 @@ pub fn connect(
     stats: Arc<Stats>,
     clock: Arc<dyn Clock>,
 ) -> Result<(MqttSink, MqttClient), MqttError> {
+    settings
+        .warnings()
+        .iter()
+        .for_each(|w| tracing::warn!("{w}"));
     let topics = Topics::new(&settings.prefix, &device.id);
     let mut options = settings.link(&device.id, "")?;
     options.will = Some(Message::retained(topics.status(), payload::OFFLINE));
@@ -262,9 +267,10 @@ impl Outlet {
                     self.make_messages(item);
                 }
             }
-            let Some(message) = self.outbox.pop_front() else {
+            let Some(mut message) = self.outbox.pop_front() else {
                 return;
             };
+            properties::fill(&mut message, &self.settings);
             if let Err(message) = link.publish(self.next_token, message) {
                 self.outbox.push_front(message);
                 return;
@@ -305,7 +311,7 @@ impl Outlet {
         let again = taken_back.into_iter().map(|(_, message)| message);
         // Retained ones are made anew after each connect.
         self.outbox = again.chain(outbox).filter(|m| !m.retain).collect();
-        self.backoff.next()
+        self.backoff.next(error.cause)
     }
 
     fn make_messages(&mut self, item: Item) {

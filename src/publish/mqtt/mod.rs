@@ -4,9 +4,11 @@
 //! [`MqttClient::run`] on the `io` thread. Always holds: the sink never blocks; the client reconnects for ever; the
 //! retained messages on the broker are true again after each reconnect.
 
+mod address;
 mod client;
 pub mod link;
 pub mod payload;
+mod properties;
 mod queue;
 mod reconnect;
 mod settings;
@@ -15,7 +17,7 @@ mod topic;
 
 pub use client::{MqttClient, MqttSink, STOP_LIMIT, connect, probe};
 pub use payload::{DeviceInfo, ModelInfo};
-pub use settings::{MqttError, MqttSettings, PASSWORD_ENV, Password, SettingsProblem};
+pub use settings::{KEY_ENV, MqttError, MqttSettings, PASSWORD_ENV, SettingsProblem};
 pub use subscribe::{Received, Subscription, subscribe};
 pub use topic::{Topics, valid_prefix};
 

@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::link::LinkError;
+use super::link::{Cause, LinkError};
 
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(30);
+/// Where somebody must change something first: brokers lock out clients that knock too often.
+const FIRST_REFUSED: Duration = Duration::from_secs(5);
+const LONGEST_REFUSED: Duration = Duration::from_secs(120);
 
-/// Doubles from a quarter of a second to half a minute, with jitter, so that a fleet does not come back at once.
+/// Doubles from a quarter of a second to half a minute, and after a refusal from five seconds to two minutes; with jitter, so that
+/// a fleet does not come back at once.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     attempts: u32,
@@ -18,10 +22,14 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// The wait before the next attempt: between half of the step and all of it.
-    pub fn next(&mut self) -> Duration {
-        let step = FIRST
+    pub fn next(&mut self, cause: Cause) -> Duration {
+        let (first, longest) = match cause {
+            Cause::Refused | Cause::Untrusted => (FIRST_REFUSED, LONGEST_REFUSED),
+            Cause::Unreachable | Cause::Lost | Cause::Protocol => (FIRST, LONGEST),
+        };
+        let step = first
             .saturating_mul(1 << self.attempts.min(16))
-            .min(LONGEST);
+            .min(longest);
         self.attempts += 1;
         // The standard library seeds each RandomState anew: randomness enough for jitter.
         let random = std::hash::RandomState::new().build_hasher().finish();
@@ -69,13 +77,18 @@ mod tests {
 
     #[test]
     fn back_off_grows_is_capped_and_starts_again() {
-        let mut b = Backoff::default();
-        for attempt in 0..60 {
-            let step = FIRST.saturating_mul(1 << attempt.min(16)).min(LONGEST);
-            let wait = b.next();
-            assert!(wait >= step / 2 && wait <= step, "{attempt}: {wait:?}");
+        for (cause, first, longest) in [
+            (Cause::Lost, FIRST, LONGEST),
+            (Cause::Refused, FIRST_REFUSED, LONGEST_REFUSED),
+        ] {
+            let mut b = Backoff::default();
+            for attempt in 0..60 {
+                let step = first.saturating_mul(1 << attempt.min(16)).min(longest);
+                let wait = b.next(cause);
+                assert!(wait >= step / 2 && wait <= step, "{attempt}: {wait:?}");
+            }
+            b.reset();
+            assert!(b.next(cause) <= first);
         }
-        b.reset();
-        assert!(b.next() <= FIRST);
     }
 }

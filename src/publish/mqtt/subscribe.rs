@@ -90,7 +90,7 @@ pub fn subscribe(
                 Err(e) => {
                     let _ = ready_tx.send(false);
                     reporter.failed(&e);
-                    let wait: Duration = backoff.next();
+                    let wait: Duration = backoff.next(e.cause);
                     tokio::select! {
                         () = time::sleep(wait) => {}
                         () = tx.closed() => return,

@@ -11,27 +11,34 @@
 //!   it has half written): the link keeps the future, so [`Link::poll`] itself may be cancelled at any time.
 
 mod error;
+mod tls;
 mod v4;
+mod v5;
+mod wire;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{self, Instant};
 
 pub use error::{Cause, LinkError};
+pub use tls::{Tls, TlsProblem, TlsSettings};
+use wire::{Next, Requests, WireEvent};
 
-use super::settings::Password;
+use super::address::unbracketed;
+use crate::secret::Login;
 
 /// TCP, TLS and MQTT handshake together; also how long the broker may take no bytes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests handed to rumqttc ahead of what it has written.
 const AHEAD: usize = 10;
-/// Packet ids in use at most, counted from the oldest that is not acknowledged: rumqttc hands them out in a circle of
-/// this length, so none is ever used twice.
+/// Packet ids in use at most, counted from the oldest that is not acknowledged.
 const WINDOW: usize = 100;
+/// rumqttc hands packet ids out in a circle of this length. It is longer than the window, so that no id is used twice, nor at once
+/// again: a broker that acknowledges twice must not acknowledge the next message.
+const CIRCLE: usize = 200;
 /// The usual [`LinkOptions::ack_limit`]: the messages go again on a new connection.
 pub const ACK_LIMIT: Duration = Duration::from_secs(60);
 /// An f32 embedding of 2048 is 11 KiB, a snapshot may be megabytes.
@@ -123,12 +130,36 @@ pub struct LinkOptions {
     pub client_id: String,
     /// Time between signs of life; a silent broker is given up after twice as long.
     pub keep_alive: Duration,
+    /// Which MQTT is spoken.
+    pub version: Version,
+    /// MQTT 5: how long the broker keeps subscriptions, and messages for them, for a client that is away. 0: it begins anew.
+    pub session_expiry: Duration,
+    /// TLS, if it is spoken.
+    pub tls: Option<Tls>,
     /// User name and password.
-    pub credentials: Option<(String, Password)>,
+    pub login: Option<Login>,
     /// What the broker says when this client disappears.
     pub will: Option<Message>,
     /// A broker that leaves a message unacknowledged, or takes no bytes, for so long is left.
     pub ack_limit: Duration,
+}
+
+/// Versions of MQTT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 3.1.1
+    V3,
+    /// MQTT 5
+    V5,
+}
+
+impl LinkOptions {
+    /// rumqttc writes `host:port` for the resolver, which wants brackets around an IPv6 address only where it is to tell the
+    /// two apart itself; and takes the same text for the name in the certificate, where there are none.
+    fn rumqttc_host(&self) -> &str {
+        let bare = unbracketed(&self.host).filter(|_| self.tls.is_some());
+        bare.unwrap_or(&self.host)
+    }
 }
 
 /// What happened on the connection.
@@ -176,13 +207,15 @@ pub struct Link {
 
 /// A connection that is being made or is there.
 struct Connection {
-    requests: v4::Requests,
+    requests: Box<dyn Requests>,
     /// rumqttc, under way to its next event.
     next: Next,
     connected: bool,
+    /// Packet ids in use at most.
+    window: usize,
+    /// The largest packet that the broker takes.
+    max_packet_bytes: usize,
 }
-
-type Next = Pin<Box<dyn Future<Output = (v4::Events, Result<WireEvent, LinkError>)> + Send>>;
 
 /// A request that rumqttc has.
 #[derive(Debug)]
@@ -196,24 +229,6 @@ enum Request {
     Publish(Token, Message),
     Subscribe(String),
     Disconnect,
-}
-
-/// What rumqttc says, in either version of MQTT.
-#[derive(Debug)]
-enum WireEvent {
-    Connected {
-        session_present: bool,
-    },
-    /// A PUBLISH is written; id 0: QoS 0.
-    Published(u16),
-    Subscribing(u16),
-    Disconnecting,
-    /// The reason, if it is a refusal.
-    PubAck(u16, Option<String>),
-    SubAck(u16, Result<(), String>),
-    Incoming(Message),
-    /// Nothing that concerns anybody.
-    Other,
 }
 
 impl fmt::Debug for Link {
@@ -250,7 +265,8 @@ impl Link {
         reason = "the error is the message, given back"
     )]
     pub fn publish(&mut self, token: Token, message: Message) -> Result<(), Message> {
-        if let Some(why) = unsendable(&message) {
+        let limit = self.connection.as_ref().map(|c| c.max_packet_bytes);
+        if let Some(why) = unsendable(&message, limit.unwrap_or(MAX_OUTGOING_BYTES)) {
             self.ready.push_back(LinkEvent::Refused(token, why.into()));
             return Ok(());
         }
@@ -321,11 +337,16 @@ impl Link {
             let deadline = self.deadline();
             let options = &self.options;
             let connection = self.connection.get_or_insert_with(|| {
-                let (requests, events) = v4::open(options);
+                let (requests, events) = match options.version {
+                    Version::V3 => v4::open(options),
+                    Version::V5 => v5::open(options),
+                };
                 Connection {
                     requests,
-                    next: Box::pin(events.next()),
+                    next: events.next(),
                     connected: false,
+                    window: WINDOW,
+                    max_packet_bytes: MAX_OUTGOING_BYTES,
                 }
             });
             let next = &mut connection.next;
@@ -335,14 +356,24 @@ impl Link {
             };
             match polled {
                 Ok((events, Ok(event))) => {
-                    connection.next = Box::pin(events.next());
+                    connection.next = events.next();
                     self.on_wire(event);
                 }
                 Ok((events, Err(error))) => {
                     // What came before the error counts: acknowledgements above all.
+                    let connected = self.is_connected();
                     self.connection = None;
-                    events.leftover().into_iter().for_each(|e| self.on_wire(e));
-                    self.fail(error);
+                    for event in events.leftover() {
+                        // Begun, and not known to be written.
+                        if matches!(event, WireEvent::Published(0) | WireEvent::Disconnecting) {
+                            break;
+                        }
+                        self.on_wire(event);
+                    }
+                    self.fail(match connected {
+                        true => error,
+                        false => error.before_connected(&self.options),
+                    });
                 }
                 Err(_) => self.fail(LinkError::new(
                     Cause::Lost,
@@ -353,7 +384,8 @@ impl Link {
     }
 
     fn has_room(&self) -> bool {
-        self.queued.len() < AHEAD && self.queued.len() + self.in_flight.len() < WINDOW
+        let window = self.connection.as_ref().map_or(WINDOW, |c| c.window);
+        self.queued.len() < AHEAD && self.queued.len() + self.in_flight.len() < window
     }
 
     fn enqueue(&mut self, request: Request) {
@@ -387,9 +419,18 @@ impl Link {
 
     fn on_wire(&mut self, event: WireEvent) {
         match event {
-            WireEvent::Connected { session_present } => {
+            WireEvent::Connected {
+                session_present,
+                receive_maximum,
+                max_packet_bytes,
+            } => {
                 if let Some(connection) = &mut self.connection {
                     connection.connected = true;
+                    // rumqttc makes the circle as short as the broker's limit.
+                    let circle = receive_maximum.map_or(CIRCLE, usize::from);
+                    connection.window = (circle - circle / 4).clamp(1, WINDOW);
+                    let limit = max_packet_bytes.map_or(MAX_OUTGOING_BYTES, |b| b as usize);
+                    connection.max_packet_bytes = limit.min(MAX_OUTGOING_BYTES);
                 }
                 self.ready
                     .push_back(LinkEvent::Connected { session_present });
@@ -490,7 +531,7 @@ impl Link {
 }
 
 /// Why a message can never be sent. Handed to rumqttc, it would end each connection anew.
-fn unsendable(message: &Message) -> Option<&'static str> {
+fn unsendable(message: &Message, max_packet_bytes: usize) -> Option<&'static str> {
     let topic = &message.topic;
     if topic.is_empty() || topic.len() > usize::from(u16::MAX) {
         return Some("the topic must have 1 to 65535 bytes");
@@ -498,6 +539,16 @@ fn unsendable(message: &Message) -> Option<&'static str> {
     if !rumqttc::valid_topic(topic) || topic.contains('\0') {
         return Some("the topic has wildcards");
     }
-    (message.payload.len() > MAX_OUTGOING_BYTES - 2 * usize::from(u16::MAX))
-        .then_some("the message is too large")
+    // Ids, lengths, and every property that is sent.
+    let p = &message.properties;
+    let texts = [&p.content_type, &p.response_topic];
+    let texts: usize = texts
+        .iter()
+        .filter_map(|t| t.as_ref())
+        .map(|t| t.len() + 3)
+        .sum();
+    let user: usize = p.user.iter().map(|(k, v)| k.len() + v.len() + 5).sum();
+    let correlation = p.correlation_data.as_ref().map_or(0, |c| c.len() + 3);
+    let size = 32 + topic.len() + message.payload.len() + texts + user + correlation;
+    (size > max_packet_bytes).then_some("the message is larger than the broker takes")
 }

@@ -1,33 +1,30 @@
 //! MQTT 3.1.1: rumqttc's client in the link's terms.
 
-use std::task::{Context, Poll, Waker};
-
 use rumqttc::{
     AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, QoS,
-    SubscribeReasonCode,
+    SubscribeReasonCode, TlsConfiguration, Transport,
 };
 
-use super::error::{self, LinkError};
+use super::error;
+use super::wire::{Events, Next, Requests, WireEvent, at_once};
 use super::{
-    AHEAD, CONNECT_TIMEOUT, LinkOptions, MAX_INCOMING_BYTES, MAX_OUTGOING_BYTES, Message,
-    Properties, Qos, WINDOW, WireEvent,
+    AHEAD, CIRCLE, CONNECT_TIMEOUT, LinkOptions, MAX_INCOMING_BYTES, MAX_OUTGOING_BYTES, Message,
+    Properties, Qos,
 };
-
-/// Where requests go in.
-pub(super) struct Requests(AsyncClient);
-
-/// Where events come out.
-pub(super) struct Events(EventLoop);
 
 /// A new rumqttc; it connects when its events are asked for.
-pub(super) fn open(options: &LinkOptions) -> (Requests, Events) {
-    let mut o = MqttOptions::new(&options.client_id, &options.host, options.port);
+pub(super) fn open(options: &LinkOptions) -> (Box<dyn Requests>, Box<dyn Events>) {
+    let mut o = MqttOptions::new(&options.client_id, options.rumqttc_host(), options.port);
     o.set_keep_alive(options.keep_alive)
         .set_max_packet_size(MAX_INCOMING_BYTES, MAX_OUTGOING_BYTES)
-        .set_inflight(WINDOW as u16)
+        .set_inflight(CIRCLE as u16)
         .set_clean_session(true);
-    if let Some((user, password)) = &options.credentials {
-        o.set_credentials(user, password.reveal());
+    if let Some(tls) = &options.tls {
+        let config = TlsConfiguration::Rustls(tls.config.clone());
+        o.set_transport(Transport::tls_with_config(config));
+    }
+    if let Some(login) = &options.login {
+        o.set_credentials(&login.user, login.password.reveal());
     }
     if let Some(will) = &options.will {
         let (topic, payload) = (will.topic.clone(), will.payload.clone());
@@ -38,8 +35,12 @@ pub(super) fn open(options: &LinkOptions) -> (Requests, Events) {
     network.set_tcp_nodelay(true);
     network.set_connection_timeout(CONNECT_TIMEOUT.as_secs());
     events.set_network_options(network);
-    (Requests(client), Events(events))
+    (Box::new(Client(client)), Box::new(Loop(events)))
 }
+
+struct Client(AsyncClient);
+
+struct Loop(EventLoop);
 
 fn qos(qos: Qos) -> QoS {
     match qos {
@@ -48,47 +49,34 @@ fn qos(qos: Qos) -> QoS {
     }
 }
 
-/// Polls a future once. rumqttc's channel has room for what the link sends, so that sending is done at once; only its async
-/// functions take a payload without copying it.
-pub(super) fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
-    let future = std::pin::pin!(future);
-    match future.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => Some(value),
-        Poll::Pending => None,
-    }
-}
-
-impl Requests {
-    pub fn publish(&mut self, m: &Message) -> bool {
+impl Requests for Client {
+    fn publish(&mut self, m: &Message) -> bool {
         let send = self
             .0
             .publish_bytes(&m.topic, qos(m.qos), m.retain, m.payload.clone());
         matches!(at_once(send), Some(Ok(())))
     }
 
-    pub fn subscribe(&mut self, filter: &str, q: Qos) -> bool {
+    fn subscribe(&mut self, filter: &str, q: Qos) -> bool {
         self.0.try_subscribe(filter, qos(q)).is_ok()
     }
 
-    pub fn disconnect(&mut self) -> bool {
+    fn disconnect(&mut self) -> bool {
         self.0.try_disconnect().is_ok()
     }
 }
 
-impl Events {
-    pub async fn next(mut self) -> (Self, Result<WireEvent, LinkError>) {
-        let result = self.0.poll().await;
-        let result = result.map(translate).map_err(|e| error::from_v4(&e));
-        (self, result)
+impl Events for Loop {
+    fn next(mut self: Box<Self>) -> Next {
+        Box::pin(async move {
+            let result = self.0.poll().await;
+            let result = result.map(translate).map_err(|e| error::from_v4(&e));
+            (self as Box<dyn Events>, result)
+        })
     }
 
-    /// After an error: what had come before it. A PUBLISH at QoS 0 was not proven to be written, so it is left out.
-    pub fn leftover(mut self) -> Vec<WireEvent> {
-        let events = self.0.state.events.drain(..);
-        let told = events
-            .map(translate)
-            .take_while(|e| !matches!(e, WireEvent::Published(0) | WireEvent::Disconnecting));
-        told.collect()
+    fn leftover(mut self: Box<Self>) -> Vec<WireEvent> {
+        self.0.state.events.drain(..).map(translate).collect()
     }
 }
 
@@ -96,6 +84,8 @@ fn translate(event: Event) -> WireEvent {
     match event {
         Event::Incoming(Packet::ConnAck(c)) => WireEvent::Connected {
             session_present: c.session_present,
+            receive_maximum: None,
+            max_packet_bytes: None,
         },
         Event::Incoming(Packet::PubAck(p)) => WireEvent::PubAck(p.pkid, None),
         Event::Incoming(Packet::SubAck(s)) => {
