@@ -324,6 +324,41 @@ fn doctor_finds_nothing_wrong_with_a_right_bundle() {
 }
 
 #[test]
+fn doctor_tells_what_the_engine_runs_on_integers() {
+    let Some(data) = common::test_data() else {
+        return common::skip("no shared data: no quantized models to look at");
+    };
+    let mut seen = 0;
+    for file in std::fs::read_dir(data.join("models")).unwrap() {
+        let file = file.unwrap().path();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        if !name.contains("int8") {
+            continue;
+        }
+        let (_, out, err) = run(&["model", "doctor", "--json", file.to_str().unwrap()]);
+        let report: Value =
+            serde_json::from_str(&out).unwrap_or_else(|e| panic!("{name}: {e}: {err}"));
+        let engine = &report["engine"];
+        let share = engine["integer_share"].as_f64().unwrap();
+        let in_float = engine["in_float"].as_array().unwrap();
+        println!("{name}: {share} {in_float:?}");
+        if name.starts_with("resnet") {
+            assert_eq!(share, 1.0, "{name}");
+        }
+        // What is left is named, with its reason.
+        assert!(share == 1.0 || !in_float.is_empty(), "{name}");
+        assert!(
+            in_float
+                .iter()
+                .all(|l| !l["node"].as_str().unwrap().is_empty()
+                    && !l["why"].as_str().unwrap().is_empty())
+        );
+        seen += 1;
+    }
+    assert!(seen >= 11, "{seen}");
+}
+
+#[test]
 fn doctor_tells_what_is_wrong_and_how_to_mend_it() {
     let mut bundle = Bundle::new();
     bundle.edit("[golden]", "[output]\nrole = 'probabilities'\n[golden]");

@@ -32,6 +32,7 @@ pub use golden::SelfTest;
 pub use labels::Labels;
 pub use manifest::{Golden, Manifest, ManifestEmbedding, ManifestInput, ManifestOutput};
 
+pub use ocellus_int8::Report;
 pub use placement::Placement;
 
 use crate::observe::ModelRef;
@@ -230,6 +231,11 @@ impl Model {
                 .session()
                 .map_err(ModelError::Inference)?,
         })
+    }
+
+    /// What the engine runs on integers, what in float, and why.
+    pub fn placement(&self) -> &Report {
+        &self.inner.network.report
     }
 
     /// The engine's name, for reports.

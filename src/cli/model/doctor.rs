@@ -1,6 +1,6 @@
 //! `ocellus model doctor`: what is wrong, or looks wrong, with a model; what runs on integers and what does not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use super::dataset::Dataset;
 use crate::cli::classify::Classifier;
 use crate::cli::{ConfigError, progress};
 use crate::model::doctor::{self, Finding, Severity, Variant};
-use crate::model::{Anatomy, Layer, Model, Placement};
+use crate::model::{self, Anatomy, Layer, Model};
 
 /// Labelled images that every variant is tried on; more change nothing that is worth a warning.
 const TRIAL_IMAGES: usize = 50;
@@ -37,6 +37,42 @@ struct Report<'a> {
     findings: &'a [Finding],
     trials: &'a [Trial],
     layers: &'a [Layer],
+    /// What the engine made of it; absent if the model does not load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<Engine<'a>>,
+}
+
+/// Where the operators run.
+#[derive(Serialize)]
+struct Engine<'a> {
+    instruction_set: String,
+    /// The share of multiply-accumulates on integers, 0 to 1.
+    integer_share: f64,
+    on_integers: Vec<&'a str>,
+    in_float: Vec<InFloat<'a>>,
+}
+
+#[derive(Serialize)]
+struct InFloat<'a> {
+    node: &'a str,
+    operator: &'a str,
+    why: &'a str,
+}
+
+impl<'a> From<&'a model::Report> for Engine<'a> {
+    fn from(report: &'a model::Report) -> Self {
+        let in_float = report.left.iter().map(|l| InFloat {
+            node: &l.node,
+            operator: &l.operator,
+            why: &l.reason,
+        });
+        Self {
+            instruction_set: report.isa.to_string(),
+            integer_share: report.integer_share(),
+            on_integers: report.taken.iter().map(|t| t.node.as_str()).collect(),
+            in_float: in_float.collect(),
+        }
+    }
 }
 
 /// How a variant did.
@@ -68,14 +104,15 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
             findings: &findings,
             trials: &trials,
             layers,
+            engine: diagnosis.model.as_ref().map(|m| m.placement().into()),
         };
         serde_json::to_writer_pretty(&mut out, &report)?;
         writeln!(out)?;
     } else {
         writeln!(out, "{}", path.display())?;
         print(&mut out, &findings, &trials)?;
-        if let Some(anatomy) = &diagnosis.anatomy {
-            print_floats(&mut out, anatomy)?;
+        if let Some((model, anatomy)) = diagnosis.model.as_ref().zip(diagnosis.anatomy.as_ref()) {
+            print_floats(&mut out, model.placement(), anatomy)?;
         }
     }
     let count = |severity: Severity| findings.iter().filter(|f| f.severity == severity).count();
@@ -188,30 +225,21 @@ fn print(out: &mut impl Write, findings: &[Finding], trials: &[Trial]) -> anyhow
     Ok(())
 }
 
-/// What stays in float of a quantized model, by reason.
-fn print_floats(out: &mut impl Write, a: &Anatomy) -> anyhow::Result<()> {
-    let mut reasons: BTreeMap<(&str, String), (usize, u64, &str)> = BTreeMap::new();
-    for l in &a.layers {
-        if let Placement::Float(why) = &l.placement {
-            let reason = reasons
-                .entry((&l.op, generic(why)))
-                .or_insert((0, 0, &l.name));
-            reason.0 += 1;
-            reason.1 += l.macs;
-        }
-    }
-    let integers = a
-        .layers
-        .iter()
-        .filter(|l| l.placement == Placement::Integer)
-        .count();
-    if reasons.is_empty() || integers == 0 {
+/// What runs in float of a model that the engine takes, by reason.
+fn print_floats(out: &mut impl Write, report: &model::Report, a: &Anatomy) -> anyhow::Result<()> {
+    if !report.is_accelerated() || report.left.is_empty() {
         return Ok(());
     }
-    writeln!(
-        out,
-        "\n{integers} operators are quantized; these are not, and run in float:"
-    )?;
+    let macs: HashMap<&str, u64> = a.layers.iter().map(|l| (l.name.as_str(), l.macs)).collect();
+    let mut reasons: BTreeMap<(&str, String), (usize, u64, &str)> = BTreeMap::new();
+    for l in &report.left {
+        let reason = reasons
+            .entry((&l.operator, generic(&l.reason)))
+            .or_insert((0, 0, &l.node));
+        reason.0 += 1;
+        reason.1 += macs.get(l.node.as_str()).copied().unwrap_or_default();
+    }
+    writeln!(out, "\nin float:")?;
     for ((op, why), (n, macs, example)) in reasons {
         let share = 100.0 * macs as f64 / a.macs.max(1) as f64;
         writeln!(
