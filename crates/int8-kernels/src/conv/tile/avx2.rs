@@ -1,7 +1,7 @@
 //! AVX2: 4 pixels × 16 channels, `vpmaddubsw`.
 //!
 //! Two `vpmaddubsw` (8 bytes of k) are added in 16 bits before `vpmaddwd` widens them: three multiplications for 64
-//! products, where widening each operand first takes four. [`split`](super::split) makes the 16-bit sums exact. Longer
+//! products, where widening each operand first takes four. [`split`](mod@super::split) makes the 16-bit sums exact. Longer
 //! groups save multiplications but repeat more blocks: the convolutions of a real ResNet-18 take 22.1 ms in groups of two,
 //! 22.9 in groups of three, 23.3 without groups.
 
@@ -9,23 +9,28 @@ use std::arch::{asm, x86_64::*};
 
 use super::{
     Bytes, Call, Panel, Target, Tile, dispatch_rows,
-    split::{Block, Rule},
+    split::{Rule, split},
 };
 use crate::Quantization;
 
 /// Blocks of 4 bytes of k whose products are added in 16 bits.
 const GROUP: usize = 2;
 
-const RULE: Rule = Rule {
-    group: GROUP,
-    lane: &[0, 0, 1, 1],
-    lanes: 2,
-    limit,
-};
-
 /// 255 · 128 fits 16 bits, so neither the positive nor the negative weights of a lane may sum to more than 128.
-fn limit(positive: i32, negative: i32) -> (i32, i32) {
-    ((positive - 128).max(0), (negative - 128).max(0))
+struct Pairs;
+
+impl Rule for Pairs {
+    const K: usize = 4;
+    const GROUP: usize = GROUP;
+    const LANES: usize = 2;
+
+    fn lane(i: usize) -> usize {
+        i / 2
+    }
+
+    fn limit(positive: i32, negative: i32) -> (i32, i32) {
+        ((positive - 128).max(0), (negative - 128).max(0))
+    }
 }
 
 pub(in super::super) struct Avx2;
@@ -38,15 +43,11 @@ unsafe impl Tile for Avx2 {
     const BLOCK: usize = 4;
 
     fn pack(depth: usize, weights: &[i8]) -> Panel {
-        let blocks = RULE.split(Block::all(RULE.lane.len(), depth, weights));
-        let mut panel = Panel::default();
-        for block in blocks {
-            panel.offsets.push(block.offset);
-            panel
-                .weights
-                .extend(block.weights.iter().map(|&weight| weight as i8));
+        let blocks = split::<Pairs>(depth, weights);
+        Panel {
+            weights: blocks.weights,
+            offsets: blocks.offsets,
         }
-        panel
     }
 
     unsafe fn run(call: &Call) {

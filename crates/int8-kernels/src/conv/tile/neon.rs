@@ -1,31 +1,36 @@
 //! NEON without dot products: 4 pixels × 4 channels, `smull`/`smlal` and `sadalp`.
 //!
 //! A chain of four multiplications (32 bytes of k) is added in 16 bits before `sadalp` widens it: five instructions for 32
-//! products. [`split`](super::split) makes the 16-bit sums exact.
+//! products. [`split`](mod@super::split) makes the 16-bit sums exact.
 
 use std::arch::{aarch64::*, asm};
 
 use super::{
     Call, Panel, Target, Tile, dispatch_rows, neon_write,
-    split::{Block, Rule},
+    split::{Rule, split},
 };
 
 /// Bytes of k in a block, and blocks whose products are added in 16 bits.
 const K: usize = 16;
 const GROUP: usize = 2;
 
-const RULE: Rule = Rule {
-    group: GROUP,
-    lane: &[0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7],
-    lanes: 8,
-    limit,
-};
-
 /// 128 · 255 fits 16 bits, so the magnitudes of the weights of a lane may not sum to more than 255.
-fn limit(positive: i32, negative: i32) -> (i32, i32) {
-    let excess = (positive + negative - 255).max(0);
-    let from_positive = excess.min(positive);
-    (from_positive, excess - from_positive)
+struct Chains;
+
+impl Rule for Chains {
+    const K: usize = K;
+    const GROUP: usize = GROUP;
+    const LANES: usize = 8;
+
+    fn lane(i: usize) -> usize {
+        i % 8
+    }
+
+    fn limit(positive: i32, negative: i32) -> (i32, i32) {
+        let excess = (positive + negative - 255).max(0);
+        let from_positive = excess.min(positive);
+        (from_positive, excess - from_positive)
+    }
 }
 
 pub(in super::super) struct Neon;
@@ -42,19 +47,13 @@ unsafe impl Tile for Neon {
     fn pack(depth: usize, weights: &[i8]) -> Panel {
         let mut panel = Panel::default();
         for columns in weights.chunks_exact(4 * depth) {
-            let blocks = RULE.split(Block::all(K, depth, columns));
-            panel.offsets.push((blocks.len() / GROUP) as u32);
-            panel
-                .offsets
-                .extend(blocks.iter().map(|block| block.offset));
-            for group in blocks.chunks_exact(GROUP) {
+            let blocks = split::<Chains>(depth, columns);
+            panel.offsets.push((blocks.offsets.len() / GROUP) as u32);
+            panel.offsets.extend(blocks.offsets);
+            for group in blocks.weights.chunks_exact(GROUP * 4 * K) {
                 for column in 0..4 {
-                    for block in group {
-                        panel.weights.extend(
-                            block.weights[column * K..][..K]
-                                .iter()
-                                .map(|&weight| weight as i8),
-                        );
+                    for block in group.chunks_exact(4 * K) {
+                        panel.weights.extend_from_slice(&block[column * K..][..K]);
                     }
                 }
             }
