@@ -4,13 +4,14 @@ CARGO ?= cargo
 VENV := target/test-venv
 export OCELLUS_PYTHON ?= $(abspath $(VENV))/bin/python
 
-.PHONY: help build demo test test-models test-deps check fmt bench
+.PHONY: help build demo test test-models test-deps check fmt bench fuzz
 
 help:
 	@echo 'make demo    build and show the firmware at work: no camera, no broker needed'
 	@echo 'make test    install what the tests need (Debian packages, a Python venv) and run all of them'
 	@echo 'make test-models   the Python road from a network to a bundle (installs PyTorch: 6.7 GB on x86-64)'
 	@echo 'make check   format, lints and docs'
+	@echo 'make fuzz    bytes of all kinds into the readers of models, guided by coverage, FUZZ_SECONDS (300) for each target'
 	@echo 'make bench   inference beside onnxruntime and OpenVINO, the pixel path beside OpenCV, each in one interleaved run'
 
 build:
@@ -51,3 +52,12 @@ bench: test-deps
 	$(OCELLUS_PYTHON) benches/peers.py target/release/examples/answer
 	$(OCELLUS_PYTHON) benches/preprocess_vs_opencv.py \
 	    "$$($(CARGO) bench --locked --bench preprocess --no-run 2>&1 | sed -n 's/.*Executable .*(\(.*\))/\1/p')"
+
+# libFuzzer; see fuzz/coverage. What it finds is kept below target/fuzz; a crash ends it with the file's name.
+FUZZ_SECONDS ?= 300
+fuzz:
+	cd fuzz && RUSTC_WRAPPER=$(CURDIR)/fuzz/coverage CARGO_TARGET_DIR=$(CURDIR)/target/fuzz $(CARGO) build --release --locked
+	mkdir -p target/fuzz/corpus/onnx target/fuzz/corpus/bundle
+	cp fuzz/seeds/*.onnx target/fuzz/corpus/onnx
+	cd target/fuzz && release/onnx -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=8192 corpus/onnx
+	cd target/fuzz && release/bundle -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 corpus/bundle

@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use ocellus::model::{LoadOptions, Model};
 
 /// `Relu` of a 1x3x8x8 picture: the parts that are fuzzed are the others.
-const RELU: &[u8] = include_bytes!("relu.onnx");
+const RELU: &[u8] = include_bytes!("../seeds/relu.onnx");
 
 fuzz_target!(|parts: (&[u8], &[u8], &[u8])| {
     let directory = tempfile::tempdir().expect("a temporary directory");
