@@ -5,10 +5,12 @@
 //! alive, session takeover, one user with a password. Sessions are always clean. Always holds: memory is bounded (clients, packet size, what waits for a
 //! client, what is retained); whatever bytes a client sends cost at most its own connection.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod hub;
+
+use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,20 +23,15 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::secret::Login;
+use hub::{Hub, Mailbox, lock};
 
-const MAX_CLIENTS: usize = 256;
 const MAX_CONNECTIONS: usize = 512;
 const MAX_PACKET_BYTES: usize = 4 << 20;
-/// What may wait for one client before further messages for it are dropped.
-const MAX_WAITING_BYTES: usize = 8 << 20;
-const MAX_RETAINED_BYTES: usize = 32 << 20;
-const MAX_RETAINED: usize = 10_000;
-const MAX_FILTERS: usize = 1000;
 /// QoS 1 messages that a client may leave unacknowledged before it gets no more.
 const MAX_IN_FLIGHT: usize = 100;
 /// A client must introduce itself, and take what is written to it, in this time.
@@ -134,10 +131,8 @@ async fn accept(listener: TcpListener, login: Option<Login>) {
         Ok(l) => l,
         Err(e) => return warn!("MQTT broker: {e}"),
     };
-    let hub = Arc::new(Mutex::new(Hub {
-        login,
-        ..Hub::default()
-    }));
+    let hub = Arc::new(Mutex::new(Hub::default()));
+    let login = Arc::new(login);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         match listener.accept().await {
@@ -148,9 +143,9 @@ async fn accept(listener: TcpListener, login: Option<Login>) {
                     continue;
                 };
                 let _ = stream.set_nodelay(true);
-                let hub = hub.clone();
+                let (hub, login) = (hub.clone(), login.clone());
                 tokio::spawn(async move {
-                    if let Err(e) = serve(stream, peer, hub).await {
+                    if let Err(e) = serve(stream, peer, hub, &login).await {
                         debug!(%peer, "MQTT broker: connection ended: {e}");
                     }
                     drop(place);
@@ -161,192 +156,6 @@ async fn accept(listener: TcpListener, login: Option<Login>) {
                 warn!("MQTT broker: cannot accept: {e}");
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
-        }
-    }
-}
-
-/// What all connections share: who is there, and what is retained.
-#[derive(Debug, Default)]
-struct Hub {
-    login: Option<Login>,
-    clients: HashMap<String, Client>,
-    retained: BTreeMap<String, Publish>,
-    retained_bytes: usize,
-    connections: u64,
-}
-
-#[derive(Debug)]
-struct Client {
-    connection: u64,
-    filters: Vec<(String, QoS)>,
-    mailbox: Arc<Mailbox>,
-}
-
-/// What waits for one client.
-#[derive(Debug, Default)]
-struct Mailbox {
-    waiting: Mutex<Waiting>,
-    wake: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    messages: VecDeque<Publish>,
-    bytes: usize,
-    dropped: u64,
-    taken_over: bool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|e| e.into_inner())
-}
-
-impl Mailbox {
-    fn put(&self, message: Publish) {
-        let mut w = lock(&self.waiting);
-        if w.bytes + message.payload.len() > MAX_WAITING_BYTES || w.messages.len() >= 10_000 {
-            w.dropped += 1;
-            if w.dropped.is_power_of_two() {
-                let n = w.dropped;
-                warn!("MQTT broker: a client reads too slowly; {n} messages dropped for it so far");
-            }
-            return;
-        }
-        w.bytes += message.payload.len();
-        w.messages.push_back(message);
-        drop(w);
-        self.wake.notify_one();
-    }
-
-    fn take(&self) -> Option<Publish> {
-        let mut w = lock(&self.waiting);
-        let message = w.messages.pop_front()?;
-        w.bytes -= message.payload.len();
-        Some(message)
-    }
-}
-
-impl Hub {
-    /// Registers a connection; an older one of the same id is told to go.
-    fn connect(&mut self, id: &str, mailbox: Arc<Mailbox>) -> Option<u64> {
-        if self.clients.len() >= MAX_CLIENTS && !self.clients.contains_key(id) {
-            return None;
-        }
-        self.connections += 1;
-        let client = Client {
-            connection: self.connections,
-            filters: Vec::new(),
-            mailbox,
-        };
-        if let Some(old) = self.clients.insert(id.into(), client) {
-            lock(&old.mailbox.waiting).taken_over = true;
-            old.mailbox.wake.notify_one();
-        }
-        Some(self.connections)
-    }
-
-    fn disconnect(&mut self, id: &str, connection: u64) {
-        if self
-            .clients
-            .get(id)
-            .is_some_and(|c| c.connection == connection)
-        {
-            self.clients.remove(id);
-        }
-    }
-
-    fn publish(&mut self, mut message: Publish) {
-        message.dup = false;
-        message.pkid = 0;
-        if message.retain {
-            self.retain(&message);
-        }
-        // Those who are subscribed already get it as a live message.
-        message.retain = false;
-        for client in self.clients.values() {
-            let granted = client
-                .filters
-                .iter()
-                .filter(|(f, _)| matches_filter(&message.topic, f))
-                .map(|(_, qos)| *qos as u8)
-                .max();
-            if let Some(granted) = granted {
-                let qos = if granted == 0 {
-                    QoS::AtMostOnce
-                } else {
-                    message.qos
-                };
-                let qos = if qos == QoS::ExactlyOnce {
-                    QoS::AtLeastOnce
-                } else {
-                    qos
-                };
-                client.mailbox.put(Publish {
-                    qos,
-                    ..message.clone()
-                });
-            }
-        }
-    }
-
-    fn retain(&mut self, message: &Publish) {
-        if let Some(old) = self.retained.remove(&message.topic) {
-            self.retained_bytes -= old.payload.len();
-        }
-        if message.payload.is_empty() {
-            return;
-        }
-        let bytes = self.retained_bytes + message.payload.len();
-        if bytes > MAX_RETAINED_BYTES || self.retained.len() >= MAX_RETAINED {
-            return warn!(topic = message.topic, "MQTT broker: too much is retained");
-        }
-        self.retained_bytes = bytes;
-        self.retained.insert(message.topic.clone(), message.clone());
-    }
-
-    fn subscribe(&mut self, id: &str, connection: u64, filter: &str, qos: QoS) -> Option<QoS> {
-        let granted = if qos == QoS::AtMostOnce {
-            qos
-        } else {
-            QoS::AtLeastOnce
-        };
-        let client = self.clients.get_mut(id);
-        let client = client.filter(|c| c.connection == connection)?;
-        client.filters.retain(|(f, _)| f != filter);
-        if !rumqttc::valid_filter(filter) || client.filters.len() >= MAX_FILTERS {
-            return None;
-        }
-        client.filters.push((filter.into(), granted));
-        for message in self.retained.values() {
-            if matches_filter(&message.topic, filter) {
-                let qos = if granted == QoS::AtMostOnce || message.qos == QoS::AtMostOnce {
-                    QoS::AtMostOnce
-                } else {
-                    QoS::AtLeastOnce
-                };
-                client.mailbox.put(Publish {
-                    qos,
-                    ..message.clone()
-                });
-            }
-        }
-        Some(granted)
-    }
-}
-
-/// Whether a topic is one of a filter's; topics that begin with `$` are for filters that say so.
-fn matches_filter(topic: &str, filter: &str) -> bool {
-    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
-        return false;
-    }
-    let mut topic = topic.split('/');
-    let mut filter = filter.split('/');
-    loop {
-        match (topic.next(), filter.next()) {
-            (_, Some("#")) | (None, None) => return true,
-            (Some(_), Some("+")) => {}
-            (Some(t), Some(f)) if t == f => {}
-            _ => return false,
         }
     }
 }
@@ -412,7 +221,12 @@ fn invalid(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.into())
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, hub: Arc<Mutex<Hub>>) -> io::Result<()> {
+async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    hub: Arc<Mutex<Hub>>,
+    login: &Option<Login>,
+) -> io::Result<()> {
     let (half, write) = stream.into_split();
     let mut reader = Reader {
         half,
@@ -429,7 +243,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, hub: Arc<Mutex<Hub>>) -> io:
         0 => Duration::from_secs(u64::from(u32::MAX)),
         s => Duration::from_secs(s.into()).mul_f64(1.5),
     };
-    let mut session = match open_session(&hub, connect) {
+    let mut session = match open_session(&hub, login.as_ref(), connect) {
         Ok(session) => session,
         Err(code) => {
             if code == ConnectReturnCode::BadUserNamePassword {
@@ -445,19 +259,19 @@ async fn serve(stream: TcpStream, peer: SocketAddr, hub: Arc<Mutex<Hub>>) -> io:
     session.run(&mut reader, &mut writer, keep_alive).await
 }
 
-fn open_session(hub: &Arc<Mutex<Hub>>, connect: Connect) -> Result<Session, ConnectReturnCode> {
+fn open_session(
+    hub: &Arc<Mutex<Hub>>,
+    login: Option<&Login>,
+    connect: Connect,
+) -> Result<Session, ConnectReturnCode> {
     if connect.protocol != Protocol::V4 {
         return Err(ConnectReturnCode::RefusedProtocolVersion);
     }
-    let mailbox = Arc::new(Mailbox::default());
-    let mut guard = lock(hub);
-    if guard
-        .login
-        .as_ref()
-        .is_some_and(|l| !is_let_in(l, &connect))
-    {
+    if login.is_some_and(|l| !is_let_in(l, &connect)) {
         return Err(ConnectReturnCode::BadUserNamePassword);
     }
+    let mailbox = Arc::new(Mailbox::default());
+    let mut guard = lock(hub);
     let id = match connect.client_id {
         id if !id.is_empty() => id,
         _ if connect.clean_session => format!("auto-{}", guard.connections + 1),
@@ -502,7 +316,7 @@ impl Session {
         let mut last_id = 0u16;
         let mut silence = Box::pin(tokio::time::sleep(keep_alive));
         loop {
-            if lock(&mailbox.waiting).taken_over {
+            if mailbox.is_taken_over() {
                 return Err(invalid("another client came with the same id"));
             }
             if in_flight.len() < MAX_IN_FLIGHT
@@ -563,9 +377,7 @@ impl Session {
                     mailbox.wake.notify_one();
                 }
                 Packet::Unsubscribe(u) => {
-                    if let Some(client) = lock(&self.hub).clients.get_mut(&self.id) {
-                        client.filters.retain(|(f, _)| !u.topics.contains(f));
-                    }
+                    lock(&self.hub).unsubscribe(&self.id, self.connection, &u.topics);
                     writer.send(Packet::UnsubAck(UnsubAck::new(u.pkid))).await?;
                 }
                 Packet::PingReq => writer.send(Packet::PingResp).await?,
@@ -591,28 +403,6 @@ fn next_id(last: &mut u16, in_flight: &HashSet<u16>) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn filters() {
-        for (topic, filter, expected) in [
-            ("a/b", "a/b", true),
-            ("a/b", "a/+", true),
-            ("a/b", "#", true),
-            ("a/b", "a/b/#", true),
-            ("a", "a/#", true),
-            ("a/b/c", "a/+", false),
-            ("a", "a/+", false),
-            ("a/", "a/+", true),
-            ("/a", "+/+", true),
-            ("$SYS/x", "#", false),
-            ("$SYS/x", "+/x", false),
-            ("$SYS/x", "$SYS/#", true),
-            ("küche/x", "+/x", true),
-            ("ü", "#", true),
-        ] {
-            assert_eq!(matches_filter(topic, filter), expected, "{topic} {filter}");
-        }
-    }
 
     #[test]
     fn an_address_in_use_is_named_with_the_fix() {
