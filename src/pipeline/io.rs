@@ -124,31 +124,26 @@ async fn next_signal() -> std::io::Result<()> {
     tokio::signal::ctrl_c().await
 }
 
-/// READY at once, STATUS every few seconds, WATCHDOG while every thread makes progress.
+/// READY at once, STATUS every few seconds, WATCHDOG while every thread makes progress. A thread without progress is
+/// the end: systemd is asked to act at once rather than after another `WatchdogSec=`.
 async fn systemd(stats: &Stats, watchdog: &Watchdog) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
     let _ = sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status(stats))]);
     let period = sd_notify::watchdog_enabled().map_or(Duration::from_secs(5), |w| w / 3);
-    let mut reported = false;
     loop {
         tokio::time::sleep(period.min(Duration::from_secs(5))).await;
         let stalled = watchdog.stalled();
         if stalled.is_empty() {
             let _ =
                 sd_notify::notify(&[NotifyState::Watchdog, NotifyState::Status(&status(stats))]);
-        } else if !reported {
-            tracing::error!(
-                "no progress: {}; the watchdog is not fed any more",
-                stalled.join(", ")
-            );
-            let _ = sd_notify::notify(&[NotifyState::Status(&format!(
-                "no progress: {}",
-                stalled.join(", ")
-            ))]);
+            continue;
         }
-        reported = !stalled.is_empty();
+        let what = format!("no progress: {}", stalled.join(", "));
+        tracing::error!("{what}; the watchdog ends this process");
+        let _ = sd_notify::notify(&[NotifyState::Status(&what), NotifyState::WatchdogTrigger]);
+        return;
     }
 }
 

@@ -30,7 +30,8 @@ use worker::{CameraState, Worker};
 
 /// How long queued messages may take to leave after the last inference.
 const FLUSH: Duration = Duration::from_millis(1000);
-/// A worker that is silent for so long hangs. The slowest network on the slowest board takes a few seconds.
+/// A worker that is silent for so long hangs, unless the service says another time (`WatchdogSec=`). The slowest network
+/// on the slowest board takes a few seconds.
 const INFER_SILENCE: Duration = Duration::from_secs(60);
 
 /// Loads a plan's model; the self-test is the caller's to run.
@@ -119,6 +120,10 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
         .iter()
         .map(|c| CameraState::new(c.id.clone(), &plan.smoothing, &c.models))
         .collect();
+    let infer_silence = match parts.is_service {
+        true => sd_notify::watchdog_enabled().unwrap_or(INFER_SILENCE),
+        false => INFER_SILENCE,
+    };
     let workers = (0..plan.workers)
         .map(|n| {
             let worker = Worker::new(
@@ -128,7 +133,7 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
                 stats.clone(),
                 sinks.clone(),
             )?;
-            let heartbeat = watchdog.register(format!("infer-{n}"), INFER_SILENCE);
+            let heartbeat = watchdog.register(format!("infer-{n}"), infer_silence);
             let (slots, shutdown) = (slots.clone(), shutdown.clone());
             spawn(format!("infer-{n}"), move || {
                 worker.run(&slots, &shutdown, &heartbeat)
