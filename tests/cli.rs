@@ -185,6 +185,7 @@ fn classify_prints_a_table_or_json_and_names_what_is_no_image() {
     let (code, out, err) = run(&[
         "classify",
         "--json",
+        "--raw",
         "--model",
         &model,
         good.to_str().unwrap(),
@@ -197,6 +198,10 @@ fn classify_prints_a_table_or_json_and_names_what_is_no_image() {
         .collect();
     assert_eq!(lines.len(), 2);
     assert!(lines[0]["results"][0]["score"].as_f64().unwrap() > 0.0);
+    let outputs = lines[0]["outputs"].as_object().unwrap();
+    let logits = outputs.values().next().unwrap().as_array().unwrap();
+    let best = lines[0]["results"][0]["index"].as_u64().unwrap() as usize;
+    assert!(logits.iter().all(|l| l.as_f64() <= logits[best].as_f64()));
     assert!(lines[1]["error"].is_string());
     let (code, out, _) = run(&["classify", "--model", &model, good.to_str().unwrap()]);
     assert!(code == 0 && out.contains(" %  "), "{out}");

@@ -1,5 +1,6 @@
 //! `ocellus classify IMAGE…`: what the model sees in files; a table for people, JSON lines for programs.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use super::setup::single_model;
 use crate::frame::{FrameMeta, FramePool};
-use crate::model::{Model, Session};
+use crate::model::{Model, Outputs, Session};
 use crate::preprocess::{InputSpec, InputTensor, Preprocessor, frame_from_image_bytes};
 use crate::task::{self, Task, TaskKind, TaskResult};
 
@@ -26,6 +27,10 @@ pub(super) struct Args {
     /// For programs: a JSON object a line
     #[arg(long)]
     json: bool,
+    /// With --json: the network's outputs too, as they come, by their names. Those of an int8 model are the same on
+    /// every machine
+    #[arg(long, requires = "json")]
+    raw: bool,
 }
 
 #[derive(Serialize)]
@@ -33,6 +38,8 @@ struct Record<'a> {
     image: &'a Path,
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<Vec<Scored<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outputs: Option<BTreeMap<&'a str, &'a [f32]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     took_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,11 +69,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     for image in &args.images {
         let started = Instant::now();
-        let result = classifier.classify(image);
+        let result = classifier.run(image);
         let ms = started.elapsed().as_secs_f64() * 1e3;
         failed += usize::from(result.is_err());
         if args.json {
-            write_json(&mut out, image, &result, ms)?;
+            write_json(&mut out, image, &result, ms, args.raw)?;
         } else {
             write_table(&mut out, image, &result)?;
         }
@@ -96,12 +103,17 @@ impl Classifier {
 
     /// The best classes of one image, best first.
     pub(super) fn classify(&mut self, image: &Path) -> anyhow::Result<Vec<task::Class>> {
+        self.run(image).map(|(classes, _)| classes)
+    }
+
+    /// The best classes, and the outputs they were read from.
+    fn run(&mut self, image: &Path) -> anyhow::Result<(Vec<task::Class>, &Outputs)> {
         let bytes = std::fs::read(image).context("cannot be read")?;
         let frame = frame_from_image_bytes(&bytes, FrameMeta::of_still("image"), &self.pool)?;
         let prepared = self.preprocessor.run(&frame, &mut self.input)?;
         let outputs = self.session.run(&self.input)?;
         match self.task.decode(outputs, &prepared.mapping)? {
-            TaskResult::Classification(classes) => Ok(classes),
+            TaskResult::Classification(classes) => Ok((classes, outputs)),
             TaskResult::Embedding(_) => unreachable!("a classify task gives classes"),
         }
     }
@@ -110,8 +122,9 @@ impl Classifier {
 fn write_json(
     out: &mut impl Write,
     image: &Path,
-    result: &anyhow::Result<Vec<task::Class>>,
+    result: &anyhow::Result<(Vec<task::Class>, &Outputs)>,
     ms: f64,
+    raw: bool,
 ) -> anyhow::Result<()> {
     fn scored(classes: &[task::Class]) -> Vec<Scored<'_>> {
         classes
@@ -124,15 +137,17 @@ fn write_json(
             .collect()
     }
     let record = match result {
-        Ok(classes) => Record {
+        Ok((classes, outputs)) => Record {
             image,
             results: Some(scored(classes)),
+            outputs: raw.then(|| outputs.by_name().collect()),
             took_ms: Some((ms * 10.0).round() / 10.0),
             error: None,
         },
         Err(e) => Record {
             image,
             results: None,
+            outputs: None,
             took_ms: None,
             error: Some(format!("{e:#}")),
         },
@@ -145,10 +160,10 @@ fn write_json(
 fn write_table(
     out: &mut impl Write,
     image: &Path,
-    result: &anyhow::Result<Vec<task::Class>>,
+    result: &anyhow::Result<(Vec<task::Class>, &Outputs)>,
 ) -> anyhow::Result<()> {
     match result {
-        Ok(classes) => {
+        Ok((classes, _)) => {
             writeln!(out, "{}", image.display())?;
             for c in classes {
                 writeln!(

@@ -116,6 +116,11 @@ impl Outputs {
     pub fn get(&self, index: usize) -> &OutputTensor {
         &self.tensors[index]
     }
+
+    /// Names and elements of all.
+    pub fn by_name(&self) -> impl Iterator<Item = (&str, &[f32])> {
+        self.tensors.iter().map(|t| (&*t.name, &*t.values))
+    }
 }
 
 /// A loaded model. Cheap to clone; all clones share the weights.
