@@ -7,9 +7,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::mosquitto::{
-    DEADLINE, Mosquitto, Observer, Seen, free_port, mosquitto_or_skip, publish,
-};
+use common::mosquitto::{DEADLINE, Mosquitto, Observer, free_port, mosquitto_or_skip, publish};
+use common::schema::{check, check_seen};
 use ocellus::clock::SystemClock;
 use ocellus::frame::{FrameMeta, Truth};
 use ocellus::observe::{ModelRef, Observation, Publication, State, StateChange, Timing};
@@ -167,42 +166,6 @@ fn observation(seq: u64, change: Option<(Option<&str>, Option<&str>)>) -> Observ
             score: 0.91,
             lasted: Duration::from_millis(2500),
         }),
-    }
-}
-
-/// Makes every object of the schema closed: consumers must ignore unknown keys, tests must not.
-fn close(schema: &mut Value) {
-    match schema {
-        Value::Object(m) => {
-            if m.contains_key("properties") && !m.contains_key("additionalProperties") {
-                m.insert("additionalProperties".into(), json!(false));
-            }
-            m.values_mut().for_each(close);
-        }
-        Value::Array(a) => a.iter_mut().for_each(close),
-        _ => {}
-    }
-}
-
-fn check(kind: &str, value: &Value) {
-    let text = include_str!("../schema/messages-1.0.json");
-    let mut schema: Value = serde_json::from_str(text).unwrap();
-    close(&mut schema);
-    assert!(schema["$defs"][kind].is_object(), "no schema for {kind}");
-    schema["$ref"] = json!(format!("#/$defs/{kind}"));
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<String> = validator
-        .iter_errors(value)
-        .map(|e| format!("{} at {}", e, e.instance_path()))
-        .collect();
-    assert!(errors.is_empty(), "{kind}: {errors:?} in {value}");
-}
-
-fn check_seen(seen: &Seen) {
-    let kind = seen.topic.rsplit('/').next().unwrap();
-    match kind {
-        "status" => check(kind, &json!(seen.text())),
-        _ => check(kind, &seen.json()),
     }
 }
 

@@ -5,6 +5,8 @@ pub mod certificates;
 pub mod http;
 pub mod mosquitto;
 pub mod onnx;
+pub mod schema;
+pub mod usb_camera;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -175,7 +175,12 @@ impl Observer {
 
     /// The next message for which `wanted` holds.
     pub fn wait(&self, what: &str, wanted: impl Fn(&Seen) -> bool) -> Seen {
-        let end = Instant::now() + DEADLINE;
+        self.wait_for(DEADLINE, what, wanted)
+    }
+
+    /// The same where more patience is needed.
+    pub fn wait_for(&self, patience: Duration, what: &str, wanted: impl Fn(&Seen) -> bool) -> Seen {
+        let end = Instant::now() + patience;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.seen.recv_timeout(left) {
@@ -185,6 +190,11 @@ impl Observer {
                 Err(RecvTimeoutError::Disconnected) => panic!("ended before: {what}"),
             }
         }
+    }
+
+    /// The next message, if one comes in time.
+    pub fn next_within(&self, patience: Duration) -> Option<Seen> {
+        self.seen.recv_timeout(patience).ok()
     }
 
     /// Everything until the message for which `last` holds, it included.
