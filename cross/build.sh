@@ -5,11 +5,12 @@
 #
 # TARGET   aarch64-unknown-linux-gnu      Raspberry Pi 3/4/5 and Zero 2 (64-bit), Jetson
 #          armv7-unknown-linux-gnueabihf  Raspberry Pi 2/3/4 (32-bit)
-# PROFILE  dist (default: small, link-time optimized) or release (builds faster)
+# PROFILE  dist (default: stripped, link-time optimized) or release (builds faster)
 #
-# The binary asks for no glibc newer than 2.31 (JetPack 5, Debian 11): that is checked at the end.
-# The Rust standard library for the target comes from rustup, or, where rustup can fetch nothing, from Debian's
-# packages (rustc-web; as root). The linker is zig's, from PyPI, because it links against an older glibc.
+# Leaves target/board/TARGET/ocellus. It asks for no glibc newer than 2.31 (JetPack 5, Debian 11): that is checked.
+# The Rust standard library for the target comes from rustup, or, where rustup can fetch nothing, from Debian's packages
+# (rustc-web; the first time as root, or with sudo). The C compiler and linker are zig's, from PyPI, because it links
+# against an older glibc than this machine's. OCELLUS_CROSS_RUSTC=debian takes Debian's compiler although rustup would do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,48 +20,61 @@ shift $(( $# < 2 ? $# : 2 ))
 case $target in
     aarch64-unknown-linux-gnu) deb_arch=arm64 ;;
     armv7-unknown-linux-gnueabihf) deb_arch=armhf ;;
-    *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 glibc=2.31
 venv=target/cross-venv
 
 say() { printf '%s\n' "cross/build.sh: $*" >&2; }
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+install_packages() {
+    command -v apt-get >/dev/null || { say "please install: $*"; exit 1; }
+    say "installing $*"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
 
 # 1. The standard library of the target.
-if rustup target list --installed 2>/dev/null | grep -qx "$target" || rustup target add "$target" >/dev/null 2>&1; then
-    say "standard library from rustup"
+has_target() {
+    [ -d "$("$1" --print sysroot 2>/dev/null)/lib/rustlib/$target/lib" ]
+}
+if [ "${OCELLUS_CROSS_RUSTC:-}" != debian ] && {
+    has_target rustc || { command -v rustup >/dev/null && timeout 120 rustup target add "$target" >/dev/null 2>&1; }
+}; then
     target_dir=target
 else
+    # A compiler takes no other's standard library, nor what another compiled.
     target_dir=target/debian-rustc
     export RUSTC=/usr/bin/rustc
-    lib=/usr/lib/rustlib/$target/lib
-    if ! [ -d "$lib" ] || ! [ -x "$RUSTC" ]; then
-        [ "$(id -u)" = 0 ] || { say "rustup has no $target; run as root once to install Debian's rustc-web"; exit 1; }
-        say "installing Debian's rustc-web and the standard library for $deb_arch"
-        dpkg --add-architecture "$deb_arch"
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-            rustc-web libstd-rust-web-dev:amd64 "libstd-rust-web-dev:$deb_arch" >/dev/null
+    packages=()
+    { [ -x "$RUSTC" ] && has_target "$RUSTC"; } || packages+=(rustc-web libstd-rust-web-dev:{"$(dpkg --print-architecture)","$deb_arch"})
+    command -v cargo >/dev/null || packages+=(cargo-web)
+    if [ ${#packages[@]} -gt 0 ]; then
+        as_root dpkg --add-architecture "$deb_arch"
+        install_packages "${packages[@]}"
     fi
-    say "standard library from Debian's $("$RUSTC" --version)"
-    rustflags="-L $lib"
+    say "rustup has no $target here: Debian's $("$RUSTC" --version)"
 fi
 
 # 2. zig as C compiler and linker.
-if ! [ -x "$venv/bin/cargo-zigbuild" ]; then
+if ! [ -e "$venv/.installed" ]; then
+    python3 -c 'import venv, ensurepip' 2>/dev/null || install_packages python3-venv
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check ziglang==0.17.1 cargo-zigbuild==0.24.0
+    touch "$venv/.installed"
 fi
 export PATH="$PWD/$venv/bin:$PATH"
 
 # 3. Build.
-export CARGO_TARGET_DIR=$target_dir
-[ -z "${rustflags:-}" ] || export RUSTFLAGS="$rustflags ${RUSTFLAGS:-}"
-cargo zigbuild --locked --profile "$profile" --target "$target.$glibc" --bin ocellus "$@"
-binary=$target_dir/$target/$profile/ocellus
+CARGO_TARGET_DIR=$target_dir cargo zigbuild --locked --profile "$profile" --target "$target.$glibc" --bin ocellus "$@"
+binary=target/board/$target/ocellus
+mkdir -p "$(dirname "$binary")"
+cp "$target_dir/$target/$profile/ocellus" "$binary"
 
 # 4. It must start on the oldest board.
-newest=$("$venv/bin/python" cross/glibc.py "$binary")
+newest=$(python3 cross/glibc.py "$binary")
 if [ "$(printf '%s\n%s\n' "$newest" "$glibc" | sort -V | tail -1)" != "$glibc" ]; then
     say "$binary asks for glibc $newest, newer than $glibc"
     exit 1
