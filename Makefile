@@ -4,11 +4,16 @@ CARGO ?= cargo
 VENV := target/test-venv
 export OCELLUS_PYTHON ?= $(abspath $(VENV))/bin/python
 
-.PHONY: help build demo test test-models test-deps check fmt bench fuzz
+# Of the packages that `make deb` makes.
+DEB_ARCHS ?= arm64 armhf
+
+.PHONY: help build demo deb test test-board test-models test-deps check fmt bench fuzz
 
 help:
 	@echo 'make demo    build and show the firmware at work: no camera, no broker needed'
 	@echo 'make test    install what the tests need (Debian packages, a Python venv) and run all of them'
+	@echo 'make deb     Debian packages for boards, in target/deb (64 and 32 bits; DEB_ARCHS=arm64: one of them)'
+	@echo 'make test-board    a part of `make test`: the package on an emulated ARM board (needs root or sudo the first time)'
 	@echo 'make test-models   the Python road from a network to a bundle (installs PyTorch: 6.7 GB on x86-64)'
 	@echo 'make check   format, lints and docs'
 	@echo 'make fuzz    bytes of all kinds into the readers of models, guided by coverage, FUZZ_SECONDS (300) for each target'
@@ -25,6 +30,17 @@ test: test-deps check
 	OCELLUS_TEST_STRICT=1 $(CARGO) test --release --locked --workspace
 	scripts/test-arm-kernels.sh
 	$(CARGO) check --release --locked --features nokhwa
+	$(MAKE) test-board
+
+deb:
+	for arch in $(DEB_ARCHS); do package/deb.sh $$arch || exit 1; done
+
+# What is built here is what boards get.
+test-board: test-deps
+	tests/board/prepare.sh
+	package/deb.sh arm64
+	lintian --fail-on error --allow-root target/deb/ocellus_*_arm64.deb
+	OCELLUS_TEST_STRICT=1 $(CARGO) test --release --locked --workspace --test board -- --ignored --nocapture --test-threads=1
 
 # Not a part of `test`: PyPI's torch brings CUDA along, 6.7 GB.
 test-models: build models/.venv/.installed
