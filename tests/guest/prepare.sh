@@ -6,6 +6,10 @@
 # Leaves target/guest/ARCH/{vmlinuz,lib/modules/VERSION}, with the modules of cameras only.
 set -euo pipefail
 arch=${1:-amd64}
+# A virtual camera; USB cameras, and USB ports into which a program can plug one.
+modules=(vivid uvcvideo vhci-hcd)
+# A disk and a network, for a whole board.
+[ "$arch" != arm64 ] || modules+=(virtio_mmio virtio_blk virtio_net ext4 crc32c_generic)
 cd "$(dirname "$0")/../.."
 
 # The guest's user space is this machine's: busybox, and udevd so that /dev/v4l's links are the real ones.
@@ -22,7 +26,7 @@ for package in "${!program[@]}"; do
     [ -e "${program[$package]}" ] || missing+=("$package")
 done
 target=target/guest/$arch
-if [ ${#missing[@]} -eq 0 ] && [ -e "$target/vmlinuz" ]; then exit 0; fi
+if [ ${#missing[@]} -eq 0 ] && [ "$(cat "$target/made-of" 2>/dev/null)" = "${modules[*]}" ]; then exit 0; fi
 
 command -v apt-get >/dev/null || { echo "the guest is made of Debian packages: no apt-get here" >&2; exit 1; }
 as_root=()
@@ -48,8 +52,6 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 (cd "$work" && apt-get -o APT::Sandbox::User="$(id -un)" download -qq "$package:$arch" && dpkg-deb -x ./*.deb kernel)
 depmod -b "$work/kernel" "$version"
-# A virtual camera; USB cameras, and USB ports into which a program can plug one.
-modules=(vivid uvcvideo vhci-hcd)
 mkdir -p "$work/guest/lib/modules/$version"
 for module in "${modules[@]}"; do
     modprobe -d "$work/kernel" -S "$version" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
@@ -59,9 +61,10 @@ done | sort -u | while read -r file; do
 done
 cp "$work/kernel/lib/modules/$version"/modules.{builtin,builtin.modinfo,order} "$work/guest/lib/modules/$version/"
 depmod -b "$work/guest" "$version" 2>/dev/null
-rm -rf "$target"
+rm -rf "$target/lib"
 mkdir -p "$target"
 cp -r "$work/guest/lib" "$target/"
-# Last: its presence says that all is there.
 cp "$work/kernel/boot/vmlinuz-$version" "$target/vmlinuz"
+# Last: it says that all is there.
+echo "${modules[*]}" >"$target/made-of"
 echo "$target: $version, $(find "$target" -name '*.ko*' | wc -l) modules"
