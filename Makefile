@@ -38,7 +38,8 @@ deb:
 # What is built here is what boards get.
 test-board: test-deps
 	tests/board/prepare.sh
-	package/deb.sh arm64
+	$(CARGO) test --release --locked --workspace --test board --no-run
+	OCELLUS_HOST_BINARY=target/release/ocellus package/deb.sh arm64
 	lintian --fail-on error --allow-root target/deb/ocellus_*_arm64.deb
 	OCELLUS_TEST_STRICT=1 $(CARGO) test --release --locked --workspace --test board -- --ignored --nocapture --test-threads=1
 

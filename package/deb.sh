@@ -3,7 +3,8 @@
 #
 #   package/deb.sh ARCH [VERSION]     arm64, armhf
 #
-# Builds the binary for the board (cross/build.sh) and, for the manual page and the completions, for this machine.
+# Builds the binary for the board (cross/build.sh) and, for the manual page and the completions, for this machine
+# (or takes $OCELLUS_HOST_BINARY).
 # VERSION is Cargo.toml's unless given: a test makes an upgrade.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,15 +12,15 @@ arch=${1:-}
 case $arch in
     arm64) target=aarch64-unknown-linux-gnu ;;
     armhf) target=armv7-unknown-linux-gnueabihf ;;
-    *) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
 version=${2:-$(sed -n '/^\[workspace.package\]/,/^version/s/^version = "\(.*\)"/\1/p' Cargo.toml)}
 umask 022
 
 cross/build.sh "$target"
 binary=target/board/$target/ocellus
-cargo build --release --locked --bin ocellus
-host=target/release/ocellus
+host=${OCELLUS_HOST_BINARY:-target/release/ocellus}
+[ -n "${OCELLUS_HOST_BINARY:-}" ] || cargo build --release --locked --bin ocellus
 
 root=target/deb/$arch
 rm -rf "$root"
