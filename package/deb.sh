@@ -85,6 +85,7 @@ Architecture: $arch
 Maintainer: $maintainer
 Installed-Size: $size
 Depends: $depends
+Recommends: ca-certificates
 Suggests: mosquitto, v4l-utils
 Section: video
 Priority: optional
