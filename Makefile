@@ -7,7 +7,7 @@ export OCELLUS_PYTHON ?= $(abspath $(VENV))/bin/python
 # Of the packages that `make deb` makes.
 DEB_ARCHS ?= arm64 armhf
 
-.PHONY: help build demo deb test test-board test-models test-deps check fmt bench fuzz
+.PHONY: help build demo deb test test-board test-models test-deps check fmt bench fuzz bench-spool soak
 
 help:
 	@echo 'make demo    build and show the firmware at work: no camera, no broker needed'
@@ -15,6 +15,7 @@ help:
 	@echo 'make deb     Debian packages for boards, in target/deb (64 and 32 bits; DEB_ARCHS=arm64: one of them)'
 	@echo 'make test-board    a part of `make test`: the package on an emulated ARM board (needs root or sudo the first time)'
 	@echo 'make test-models   the Python road from a network to a bundle (installs PyTorch: 6.7 GB on x86-64)'
+	@echo 'make soak    kill the broker, kill the program and cut the network between them a hundred times each, and count; KILLS=10 BROKER_KILLS=10 CUTS=10 MINUTES=60'
 	@echo 'make check   format, lints and docs'
 	@echo 'make fuzz    bytes of all kinds into the readers of models, guided by coverage, FUZZ_SECONDS (300) for each target'
 	@echo 'make bench   inference beside onnxruntime and OpenVINO, the pixel path beside OpenCV, each in one interleaved run'
@@ -52,6 +53,16 @@ models/.venv/.installed: models/requirements.lock
 	models/.venv/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+# The counts are those of one round; rounds are repeated for MINUTES.
+BROKER_KILLS ?= 100
+KILLS ?= 100
+CUTS ?= 100
+MINUTES ?= 0
+
+soak: test-deps
+	OCELLUS_TEST_STRICT=1 OCELLUS_SOAK_BROKER_KILLS=$(BROKER_KILLS) OCELLUS_SOAK_KILLS=$(KILLS) OCELLUS_SOAK_CUTS=$(CUTS) OCELLUS_SOAK_MINUTES=$(MINUTES) \
+	    $(CARGO) test --release --locked --workspace --test delivery -- --ignored --nocapture soak
+
 test-deps:
 	scripts/test-deps.sh $(VENV)
 
@@ -62,6 +73,10 @@ check:
 
 fmt:
 	$(CARGO) fmt --all
+
+# Into the spool and out of it, on the disk of the target directory.
+bench-spool: test-deps
+	OCELLUS_TEST_STRICT=1 $(CARGO) test --release --locked --workspace --test spool_bench -- --ignored --nocapture --test-threads 1
 
 bench: test-deps
 	$(OCELLUS_PYTHON) -c 'import openvino' 2>/dev/null || $(VENV)/bin/pip install --quiet --disable-pip-version-check openvino==2026.4.1

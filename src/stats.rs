@@ -5,7 +5,7 @@
 //! frame a camera waits in its slot and one is in each worker's hand.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -78,7 +78,48 @@ pub struct Stats {
     pub broker_connected: AtomicBool,
     /// Times the MQTT connection was made.
     pub broker_connects: Counter,
+    /// What waits on disk for the broker; empty without a spool.
+    pub spool: OnceLock<Arc<SpoolStats>>,
     latencies: Mutex<Latencies>,
+}
+
+/// The spool, as its thread tells it.
+#[derive(Debug, Default)]
+pub struct SpoolStats {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    fault: Mutex<Option<String>>,
+    /// Messages written to the disk.
+    pub stored: Counter,
+    /// Messages that went because of the bounds or a wrong checksum.
+    pub dropped: Counter,
+    /// Times the disk or the file failed.
+    pub errors: Counter,
+    /// Files set aside.
+    pub damaged: Counter,
+}
+
+impl SpoolStats {
+    /// How many messages wait, and their bytes.
+    pub fn depth(&self) -> (u64, u64) {
+        (self.messages.load(Relaxed), self.bytes.load(Relaxed))
+    }
+    /// Why nothing can be kept now.
+    pub fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+    /// Sets the depth.
+    pub fn tell(&self, messages: u64, bytes: u64) {
+        self.messages.store(messages, Relaxed);
+        self.bytes.store(bytes, Relaxed);
+    }
+    /// Returns whether that is another fault than before.
+    pub fn set_fault(&self, fault: Option<String>) -> bool {
+        let mut now = self.fault.lock().unwrap_or_else(|e| e.into_inner());
+        let is_other = *now != fault;
+        *now = fault;
+        is_other
+    }
 }
 
 #[derive(Debug)]
@@ -162,6 +203,7 @@ impl Stats {
             rate_limited: Counter::default(),
             broker_connected: AtomicBool::new(false),
             broker_connects: Counter::default(),
+            spool: OnceLock::new(),
             latencies: Mutex::new(Latencies { stages }),
         }
     }

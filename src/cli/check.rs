@@ -1,9 +1,11 @@
 //! `ocellus check`: would `ocellus run` work here? Everything is tried, and every problem is told in one go.
 
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use serde::Serialize;
 
 use super::ConfigError;
@@ -85,6 +87,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
                         .map(|c| finding(format!("camera {}", c.id), false, check_camera(c))),
                 );
                 findings.extend(
+                    plan.state
+                        .as_ref()
+                        .map(|d| finding("state directory".into(), false, check_directory(d))),
+                );
+                findings.extend(
                     plan.mqtt
                         .as_ref()
                         .map(|m| finding("broker".into(), false, check_broker(m, &plan))),
@@ -159,6 +166,18 @@ fn check_model(m: &ModelPlan, plan: &Plan) -> anyhow::Result<String> {
         i.height,
         model.info().labels.len()
     ))
+}
+
+/// Where the spool and the numbers of observations are kept.
+fn check_directory(directory: &Path) -> anyhow::Result<String> {
+    let try_it = || {
+        std::fs::create_dir_all(directory)?;
+        let file = directory.join(".check");
+        std::fs::write(&file, "x")?;
+        std::fs::remove_file(&file)
+    };
+    try_it().with_context(|| format!("cannot write in {}", directory.display()))?;
+    Ok(format!("{} can be written", directory.display()))
 }
 
 /// Opens the camera and waits for one whole frame.

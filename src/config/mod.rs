@@ -15,6 +15,7 @@ pub use plan::{BrokerPlan, CameraPlan, ModelPlan, Plan};
 use crate::frame::PixelFormat;
 use crate::observe::SmoothingSettings;
 use crate::publish::mqtt::MqttSettings;
+use crate::publish::spool::SpoolSettings;
 use crate::task::{ClassifySettings, EmbedSettings};
 
 /// The configuration file, as written.
@@ -33,6 +34,8 @@ pub struct Config {
     pub smoothing: SmoothingSettings,
     /// `[mqtt]`
     pub mqtt: Option<MqttSettings>,
+    /// `[spool]`
+    pub spool: Option<SpoolSettings>,
     /// `[broker]`
     pub broker: Option<BrokerConfig>,
     /// `[output]`
@@ -185,6 +188,7 @@ mod tests {
             ("[engine]", keys::<EngineConfig>()),
             ("[smoothing]", keys::<SmoothingSettings>()),
             ("[mqtt]", keys::<MqttSettings>()),
+            ("[spool]", keys::<SpoolSettings>()),
             ("[broker]", keys::<BrokerConfig>()),
             ("[output]", keys::<OutputConfig>()),
         ] {

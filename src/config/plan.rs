@@ -12,6 +12,7 @@ use crate::capture::{CaptureSettings, SourceSpec};
 use crate::frame::CameraId;
 use crate::observe::SmoothingSettings;
 use crate::publish::mqtt::MqttSettings;
+use crate::publish::spool::{SpoolMode, SpoolSettings};
 use crate::secret::{Login, Secret};
 use crate::task::{TaskKind, TaskSettings};
 use crate::toml_read::nearest;
@@ -33,6 +34,10 @@ pub struct Plan {
     pub smoothing: SmoothingSettings,
     /// The broker to publish to.
     pub mqtt: Option<MqttSettings>,
+    /// How messages wait on disk for the broker, below `state`.
+    pub spool: SpoolSettings,
+    /// Where the spool and the numbers of observations are kept; nothing is kept without it.
+    pub state: Option<PathBuf>,
     /// The embedded broker, if it runs.
     pub broker: Option<BrokerPlan>,
     /// Every observation as a line of JSON on standard output.
@@ -188,6 +193,20 @@ impl Plan {
                     .map(|p| in_section("mqtt", (p.key, p.message))),
             );
         }
+        let wants_spool = config
+            .spool
+            .as_ref()
+            .is_some_and(|s| s.mode != SpoolMode::Off);
+        let spool = config.spool.unwrap_or_default();
+        problems.extend(spool.problems().into_iter().map(|p| in_section("spool", p)));
+        let state = match &spool.path {
+            Some(path) => Some(base.join(path)),
+            None => state_directory().map(|d| d.join("spool")),
+        };
+        if wants_spool && state.is_none() {
+            let fix = "missing; write a directory (a systemd service has one in $STATE_DIRECTORY), or mode = \"off\"";
+            problems.push(Problem::new("spool.path", fix));
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -199,6 +218,8 @@ impl Plan {
             workers: config.engine.workers,
             smoothing: config.smoothing,
             mqtt,
+            spool,
+            state,
             broker,
             jsonl: config.output.jsonl,
         })
@@ -211,6 +232,14 @@ fn in_section(section: &str, (key, message): (&'static str, String)) -> Problem 
 
 fn default_broker_address() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 1883))
+}
+
+/// The directory that systemd made for the service (`StateDirectory=`).
+fn state_directory() -> Option<PathBuf> {
+    let all = std::env::var_os("STATE_DIRECTORY")?;
+    // Several are joined by colons.
+    let first = all.to_str()?.split(':').next()?;
+    (!first.is_empty()).then(|| first.into())
 }
 
 /// `ocellus-` and six hexadecimal digits that depend on the machine id, without giving it away.

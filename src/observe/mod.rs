@@ -2,8 +2,10 @@
 //!
 //! In: task results. Out: [`Observation`]s, shared with every sink. On the `infer-<n>` threads.
 
+pub mod sequence;
 mod smoothing;
 
+pub use sequence::Sequences;
 pub use smoothing::{Smoother, SmoothingSettings};
 
 use std::sync::Arc;

@@ -20,7 +20,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{ModelPlan, Plan};
 use crate::frame::{CameraId, FramePool, LatestSlots};
 use crate::model::{LoadOptions, Model};
-use crate::observe::Publication;
+use crate::observe::{Publication, Sequences};
 use crate::publish::{Sink, jsonl::JsonlSink, mqtt};
 use crate::shutdown::Shutdown;
 use crate::stats::Stats;
@@ -74,6 +74,7 @@ pub struct Running {
     io: Option<JoinHandle<()>>,
     io_shutdown: Shutdown,
     jsonl: Option<Arc<JsonlSink>>,
+    sequences: Sequences,
 }
 
 /// Starts every thread of a plan.
@@ -99,6 +100,12 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
     if let Some(settings) = &plan.mqtt {
         let device = mqtt::DeviceInfo::new(&plan.device, model_infos(plan, &parts.models));
         let (sink, c) = mqtt::connect(settings.clone(), device, stats.clone(), clock.clone())?;
+        let c = match &plan.state {
+            Some(directory) => c
+                .with_spool(&plan.spool, directory)
+                .context("cannot start the thread spool")?,
+            None => c,
+        };
         sinks.push(Arc::new(sink));
         client = Some(c);
     }
@@ -115,10 +122,16 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
     };
     let io = io::spawn(io)?;
 
+    let ids = plan.cameras.iter().map(|c| c.id.clone());
+    let sequences = Sequences::open(plan.state.as_deref(), ids, clock.wall());
     let cameras: Arc<[CameraState]> = plan
         .cameras
         .iter()
-        .map(|c| CameraState::new(c.id.clone(), &plan.smoothing, &c.models))
+        .enumerate()
+        .map(|(index, c)| {
+            let (id, numbers) = (c.id.clone(), sequences.clone());
+            CameraState::new(id, index, numbers, &plan.smoothing, &c.models)
+        })
         .collect();
     let infer_silence = match parts.is_service {
         true => sd_notify::watchdog_enabled().unwrap_or(INFER_SILENCE),
@@ -174,6 +187,7 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
         io: Some(io),
         io_shutdown,
         jsonl,
+        sequences,
     })
 }
 
@@ -279,6 +293,7 @@ impl Running {
                 outcome = Err(anyhow::anyhow!("an inference thread panicked"));
             }
         }
+        self.sequences.close();
         self.shutdown.request();
         if let Some(jsonl) = &self.jsonl {
             jsonl.finish(FLUSH);

@@ -12,7 +12,9 @@ use anyhow::Context;
 use crate::config::Plan;
 use crate::frame::{CameraId, Frame, LatestSlots, Taken};
 use crate::model::{Model, Session};
-use crate::observe::{ModelRef, Observation, Publication, Smoother, SmoothingSettings, Timing};
+use crate::observe::{
+    ModelRef, Observation, Publication, Sequences, Smoother, SmoothingSettings, Timing,
+};
 use crate::preprocess::{InputTensor, Preprocessor};
 use crate::publish::Sink;
 use crate::shutdown::Shutdown;
@@ -27,30 +29,39 @@ const FPS_WINDOW: Duration = Duration::from_secs(5);
 pub(super) struct CameraState {
     id: CameraId,
     models: Vec<usize>,
+    /// Which number of `sequences`.
+    index: usize,
+    sequences: Sequences,
     memory: Mutex<Memory>,
 }
 
 struct Memory {
-    seq: u64,
     inferred_at: VecDeque<Instant>,
     /// One for each model that looks at this camera.
     smoothers: Vec<Smoother>,
 }
 
 impl CameraState {
-    pub(super) fn new(id: CameraId, smoothing: &SmoothingSettings, models: &[usize]) -> Self {
+    pub(super) fn new(
+        id: CameraId,
+        index: usize,
+        sequences: Sequences,
+        smoothing: &SmoothingSettings,
+        models: &[usize],
+    ) -> Self {
         let smoothers = models
             .iter()
             .map(|_| Smoother::new(smoothing.clone()))
             .collect();
         let memory = Memory {
-            seq: 0,
             inferred_at: VecDeque::new(),
             smoothers,
         };
         Self {
             id,
             models: models.to_vec(),
+            index,
+            sequences,
             memory: Mutex::new(memory),
         }
     }
@@ -200,8 +211,7 @@ impl Worker {
             Some(classes) => memory.smoothers[nth].update(frame.meta.captured_at, classes),
             None => (None, None),
         };
-        memory.seq += 1;
-        let seq = memory.seq;
+        let seq = camera.sequences.next(camera.index);
         if nth == 0 {
             memory.inferred_at.push_back(inferred_at);
         }

@@ -8,6 +8,7 @@ use crate::observe::Publication;
 pub mod health;
 pub mod jsonl;
 pub mod mqtt;
+pub mod spool;
 
 /// Where publications go. Called from inference and capture threads.
 pub trait Sink: Send + Sync {

@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod http;
 pub mod mosquitto;
 pub mod onnx;
+pub mod proxy;
 pub mod schema;
 pub mod usb_camera;
 
@@ -36,6 +37,7 @@ pub fn ocellus() -> Command {
     command
         .env_remove("OCELLUS_CONFIG")
         .env_remove("OCELLUS_LOG")
+        .env_remove("STATE_DIRECTORY")
         .env_remove("NOTIFY_SOCKET");
     command
 }

@@ -16,6 +16,7 @@ pub struct Mosquitto {
     child: Child,
     pub port: u16,
     dir: tempfile::TempDir,
+    extra: String,
 }
 
 /// `None`, said loudly, where mosquitto is not installed; a failure where nothing may be skipped.
@@ -45,12 +46,18 @@ pub fn free_port() -> u16 {
 }
 
 impl Mosquitto {
-    /// `extra` goes into its configuration; without it, everybody may connect.
+    /// `extra` goes into its configuration, `{dir}` being a directory of its own; without it, everybody may connect.
     pub fn start(extra: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
         let child = spawn(dir.path(), port, extra);
-        let broker = Self { child, port, dir };
+        let extra = extra.to_string();
+        let broker = Self {
+            child,
+            port,
+            dir,
+            extra,
+        };
         broker.wait_until_up();
         broker
     }
@@ -66,7 +73,12 @@ impl Mosquitto {
         let port = free_port();
         let extra = format!("password_file {}\nallow_anonymous false", file.display());
         let child = spawn(dir.path(), port, &extra);
-        let broker = Self { child, port, dir };
+        let broker = Self {
+            child,
+            port,
+            dir,
+            extra,
+        };
         broker.wait_until_up();
         broker
     }
@@ -84,10 +96,10 @@ impl Mosquitto {
         let _ = self.child.wait();
     }
 
-    /// The same port, nothing remembered.
+    /// On the same port; it remembers what it was told to.
     pub fn restart(&mut self) {
         self.kill();
-        self.child = spawn(self.dir.path(), self.port, "");
+        self.child = spawn(self.dir.path(), self.port, &self.extra);
         self.wait_until_up();
     }
 
@@ -109,6 +121,7 @@ fn spawn(dir: &std::path::Path, port: u16, extra: &str) -> Child {
         "allow_anonymous true"
     };
     let conf = dir.join("mosquitto.conf");
+    let extra = extra.replace("{dir}", &dir.display().to_string());
     // Started by root, mosquitto would give its rights up and lose the directory.
     let text = format!("listener {port} 127.0.0.1\nuser root\n{anonymous}\n{extra}\n");
     std::fs::write(&conf, text).unwrap();

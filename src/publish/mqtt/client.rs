@@ -1,10 +1,10 @@
 //! The connection to the broker: one future that runs as long as the process.
 //!
-//! In: what the sink queued. Out: messages, to the [`Link`]. On the `io` thread. Always holds: what the link gives back
-//! unacknowledged when a connection dies goes first on the next one; each change of the connection's state is one line in the
-//! log; [`MqttClient::run`] ends within [`STOP_LIMIT`] of the request, whatever the broker does.
+//! In: what the sink queued. Out: messages, by way of [`Delivery`], to the [`Link`]. On the `io` thread. Always holds: what was
+//! not acknowledged when a connection died goes again on the next one; each change of the connection's state is one line in
+//! the log; [`MqttClient::run`] ends within [`STOP_LIMIT`] of the request, whatever the broker and the disk do.
 
-use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time;
 
-use super::link::{Link, LinkError, LinkEvent, Message, Qos, Token};
+use super::delivery::{Delivery, Keeping, Kept};
+use super::link::{Link, LinkError, LinkEvent, Message, Qos};
 use super::payload::{self, DeviceInfo};
 use super::properties;
-use super::queue::{Item, Queue};
+use super::queue::{Item, Queue, Waiting};
 use super::reconnect::{Backoff, Reporter};
 use super::settings::{MqttError, MqttSettings};
 use super::topic::Topics;
@@ -23,14 +24,17 @@ use crate::clock::Clock;
 use crate::observe::{Observation, Publication};
 use crate::publish::Sink;
 use crate::publish::health::HealthReader;
+use crate::publish::spool::{Spool, SpoolMode, SpoolSettings};
 use crate::shutdown::Shutdown;
 use crate::stats::Stats;
 use crate::task::TaskResult;
 
 /// [`MqttClient::run`] ends at most so long after the shutdown was requested.
 pub const STOP_LIMIT: Duration = Duration::from_millis(1300);
-/// Of that, how long what is queued may take to go out.
-const FLUSH_LIMIT: Duration = Duration::from_millis(1000);
+/// Of that, how long what is queued may take to go out,
+const FLUSH_LIMIT: Duration = Duration::from_millis(750);
+/// and how long the disk may take for what did not.
+const STORE_LIMIT: Duration = Duration::from_millis(300);
 /// [`Shutdown`] wakes threads, not futures: how often the future looks.
 const TICK: Duration = Duration::from_millis(50);
 /// A connection that lasted so long was a good one: back-off starts again.
@@ -80,9 +84,7 @@ struct Outlet {
     settings: MqttSettings,
     device: DeviceInfo,
     topics: Topics,
-    /// Made, but not yet taken by the link.
-    outbox: VecDeque<Message>,
-    next_token: Token,
+    delivery: Delivery,
     connected: Option<Instant>,
     health: HealthReader,
     health_due: Instant,
@@ -132,17 +134,16 @@ pub fn connect(
     let reporter = Reporter::new(format!("{}:{}", options.host, options.port));
     let outlet = Outlet {
         shared,
+        backoff: Backoff::new(Duration::from_secs_f64(settings.reconnect_max_s)),
         settings,
         device,
         topics,
-        outbox: VecDeque::new(),
-        next_token: 0,
+        delivery: Delivery::new(None),
         connected: None,
         health: HealthReader::default(),
         health_due: clock.now(),
         started: clock.now(),
         stop: Stop::No,
-        backoff: Backoff::default(),
         reporter,
     };
     let link = Link::new(options);
@@ -169,6 +170,33 @@ impl std::fmt::Debug for MqttClient {
 }
 
 impl MqttClient {
+    /// Keeps what must not be lost in `directory`.
+    ///
+    /// # Errors
+    /// The thread `spool` cannot be started. A disk that fails is no error here: it is told in `stats.spool`.
+    pub fn with_spool(
+        mut self,
+        settings: &SpoolSettings,
+        directory: &Path,
+    ) -> std::io::Result<Self> {
+        if settings.mode == SpoolMode::Off {
+            return Ok(self);
+        }
+        let shared = self.outlet.shared.clone();
+        let stats = shared.stats.spool.get_or_init(Arc::default).clone();
+        let clock = shared.clock.clone();
+        let wake = move || shared.wake.notify_one();
+        let bounds = settings.bounds();
+        let spool = Spool::start(directory, bounds, stats, clock, wake)?;
+        self.outlet.delivery = Delivery::new(Some(Keeping {
+            spool,
+            mode: settings.mode,
+            order: settings.order,
+            drain_rate: settings.drain_rate,
+        }));
+        Ok(self)
+    }
+
     /// Keeps the connection until `shutdown`, then sends what is queued, says `offline` and disconnects, within
     /// [`STOP_LIMIT`]. Request the shutdown when nothing is published any more; what comes later is lost.
     ///
@@ -180,13 +208,14 @@ impl MqttClient {
             while !shutdown.is_requested() {
                 time::sleep(TICK).await;
             }
-            time::sleep(STOP_LIMIT - TICK).await;
+            time::sleep(STOP_LIMIT - STORE_LIMIT - TICK).await;
         };
         tokio::select! {
             () = self.work(&shutdown) => {}
             () = limit => tracing::warn!("MQTT: stopped without a clean disconnect"),
         }
         stats.broker_connected.store(false, Relaxed);
+        self.outlet.close();
     }
 
     async fn work(&mut self, shutdown: &Shutdown) {
@@ -194,13 +223,18 @@ impl MqttClient {
         let shared = outlet.shared.clone();
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(time::MissedTickBehavior::Skip);
+        let mut wait_until = Instant::now();
         loop {
             if outlet.advance(link, shutdown) {
                 return;
             }
+            let waits = Instant::now() < wait_until;
+            if waits && shutdown.is_requested() {
+                return;
+            }
             let polled = tokio::select! {
                 biased;
-                polled = link.poll() => polled,
+                polled = link.poll(), if !waits => polled,
                 () = shared.wake.notified() => continue,
                 _ = tick.tick() => continue,
             };
@@ -208,14 +242,9 @@ impl MqttClient {
                 Ok(LinkEvent::Closed) => return,
                 Ok(event) => outlet.on_event(event),
                 Err(error) => {
-                    let wait = outlet.on_error(&error, link.take_back());
-                    let until = Instant::now() + wait;
-                    while Instant::now() < until {
-                        if shutdown.is_requested() {
-                            return;
-                        }
-                        tick.tick().await;
-                    }
+                    // The delivery has its own copy of what must not be lost.
+                    drop(link.take_back());
+                    wait_until = Instant::now() + outlet.on_error(&error);
                 }
             }
         }
@@ -229,23 +258,25 @@ impl Outlet {
         if self.stop == Stop::No && shutdown.is_requested() {
             self.stop = Stop::Flushing(now + FLUSH_LIMIT);
             self.shared.queue().all_offline();
+            self.delivery.stop_replaying();
         }
         if self.connected.is_none() {
+            self.store();
+            self.delivery.feed(link, |_| {});
             // A handshake under way may still end in time for what is queued.
             return matches!(self.stop, Stop::Flushing(until) if now >= until || self.shared.queue().len() == 0);
         }
         if self.stop == Stop::No && self.shared.clock.now() >= self.health_due {
             self.health_due = self.shared.clock.now() + self.settings.health();
             let message = self.health_message();
-            self.outbox.push_back(message);
+            self.delivery.push(message);
         }
         self.feed(link);
-        let sent = self.outbox.is_empty() && link.outstanding() == 0;
+        let sent = self.delivery.is_settled();
         match self.stop {
             Stop::Flushing(until) if sent || now >= until => {
-                self.outbox.clear();
                 let offline = Message::retained(self.topics.status(), payload::OFFLINE);
-                self.outbox.push_back(offline);
+                self.delivery.push_first(offline);
                 self.stop = Stop::Goodbye;
                 self.feed(link);
             }
@@ -257,25 +288,46 @@ impl Outlet {
         false
     }
 
-    /// Fills the link from the outbox, and the outbox from the queue.
+    /// Fills the delivery from the queue, and the link from the delivery.
     fn feed(&mut self, link: &mut Link) {
+        let mut more = matches!(self.stop, Stop::No | Stop::Flushing(_));
         loop {
-            if self.outbox.is_empty() && matches!(self.stop, Stop::No | Stop::Flushing(_)) {
+            while more && self.delivery.has_room() {
                 let now = self.shared.clock.now();
                 let item = self.shared.queue().pop(now, self.settings.heartbeat());
-                if let Some(item) = item {
-                    self.make_messages(item);
-                }
+                more = item.is_some();
+                item.into_iter().for_each(|i| self.make_messages(i));
             }
-            let Some(mut message) = self.outbox.pop_front() else {
-                return;
-            };
-            properties::fill(&mut message, &self.settings);
-            if let Err(message) = link.publish(self.next_token, message) {
-                self.outbox.push_front(message);
+            let settings = &self.settings;
+            self.delivery.feed(link, |m| properties::fill(m, settings));
+            if !more || !self.delivery.has_room() {
                 return;
             }
-            self.next_token += 1;
+        }
+    }
+
+    /// While there is no connection: what must not be lost goes to the disk.
+    fn store(&mut self) {
+        while self.delivery.stores() {
+            let kept = self.shared.queue().pop_kept(self.settings.qos > 0);
+            let Some(kept) = kept else { return };
+            self.make_observation(&kept);
+        }
+    }
+
+    /// What did not go out is stored.
+    fn close(&mut self) {
+        self.connected = None;
+        let stores = self.delivery.begin_close();
+        let until = Instant::now() + STORE_LIMIT / 3;
+        while stores && Instant::now() < until {
+            let kept = self.shared.queue().pop_kept(self.settings.qos > 0);
+            let Some(kept) = kept else { break };
+            self.make_observation(&kept);
+        }
+        let lost = self.delivery.close(STORE_LIMIT) + self.shared.queue().len();
+        if lost > 0 {
+            tracing::info!("MQTT: {lost} messages did not go out before the stop");
         }
     }
 
@@ -284,33 +336,37 @@ impl Outlet {
         match event {
             LinkEvent::Connected { .. } => {
                 self.connected = Some(Instant::now());
+                self.delivery.connected();
                 self.reporter.connected();
                 stats.broker_connected.store(true, Relaxed);
                 stats.broker_connects.inc();
                 self.shared.queue().all_due();
                 let info = payload::info(&self.device, self.shared.clock.wall());
-                self.outbox
-                    .push_front(Message::retained(self.topics.info(), info));
-                self.outbox
-                    .push_front(Message::retained(self.topics.status(), payload::ONLINE));
+                self.delivery
+                    .push_first(Message::retained(self.topics.info(), info));
+                self.delivery
+                    .push_first(Message::retained(self.topics.status(), payload::ONLINE));
             }
-            LinkEvent::Sent(_) | LinkEvent::Acked(_) => stats.published.inc(),
-            LinkEvent::Refused(_, why) => tracing::warn!("MQTT: a message was refused: {why}"),
+            LinkEvent::Sent(token) | LinkEvent::Acked(token) => {
+                stats.published.inc();
+                self.delivery.done(token);
+            }
+            LinkEvent::Refused(token, why) => {
+                tracing::warn!("MQTT: a message was refused: {why}");
+                self.delivery.done(token);
+            }
             LinkEvent::Subscribed { .. } | LinkEvent::Incoming(_) | LinkEvent::Closed => {}
         }
     }
 
-    /// Takes back what the link still held. Returns how long to wait.
-    fn on_error(&mut self, error: &LinkError, taken_back: Vec<(Token, Message)>) -> Duration {
+    /// Returns how long to wait.
+    fn on_error(&mut self, error: &LinkError) -> Duration {
         if self.connected.take().is_some_and(|t| t.elapsed() >= STEADY) {
             self.backoff.reset();
         }
         self.shared.stats.broker_connected.store(false, Relaxed);
         self.reporter.failed(error);
-        let outbox = std::mem::take(&mut self.outbox);
-        let again = taken_back.into_iter().map(|(_, message)| message);
-        // Retained ones are made anew after each connect.
-        self.outbox = again.chain(outbox).filter(|m| !m.retain).collect();
+        self.delivery.disconnected();
         self.backoff.next(error.cause)
     }
 
@@ -324,27 +380,29 @@ impl Outlet {
                     payload::OFFLINE
                 };
                 let topic = self.topics.camera(&camera, "status");
-                self.outbox.push_back(Message::retained(topic, text));
+                self.delivery.push(Message::retained(topic, text));
             }
             Item::State(o) => {
                 let topic = self.topics.camera(&o.meta.camera, "state");
-                self.outbox
-                    .push_back(Message::retained(topic, payload::state(device, &o)));
+                self.delivery
+                    .push(Message::retained(topic, payload::state(device, &o)));
             }
-            Item::Observation {
-                observation,
-                sections,
-            } => {
-                if sections {
-                    self.make_sections(&observation);
-                }
-                if let Some(change) = &observation.change {
-                    let topic = self.topics.camera(&observation.meta.camera, "event");
-                    let event = payload::event(&self.device.id, &observation, change);
-                    let event = Message::new(topic, Qos::AtLeastOnce, event);
-                    self.outbox.push_back(event);
-                }
-            }
+            Item::Observation(w) => self.make_observation(&w),
+        }
+    }
+
+    fn make_observation(&mut self, w: &Waiting) {
+        let o = &w.observation;
+        if w.sections {
+            self.make_sections(o);
+        }
+        if let (true, Some(change)) = (w.event, &o.change) {
+            let topic = self.topics.camera(&o.meta.camera, "event");
+            let event = payload::event(&self.device.id, o, change);
+            self.delivery.keep(Kept {
+                seq: o.seq,
+                message: Message::new(topic, Qos::AtLeastOnce, event),
+            });
         }
     }
 
@@ -364,14 +422,21 @@ impl Outlet {
                 TaskResult::Embedding(e) => ("embedding", payload::embedding(device, o, e)),
             };
             let topic = self.topics.camera(&o.meta.camera, kind);
-            self.outbox.push_back(Message::new(topic, qos, bytes));
+            let message = Message::new(topic, qos, bytes);
+            match qos {
+                Qos::AtMostOnce => self.delivery.push(message),
+                Qos::AtLeastOnce => self.delivery.keep(Kept {
+                    seq: o.seq,
+                    message,
+                }),
+            }
         }
     }
 
     fn health_message(&mut self) -> Message {
         let clock = &self.shared.clock;
         let board = self.health.read();
-        let queued = self.shared.queue().len() + self.outbox.len();
+        let queued = self.shared.queue().len() + self.delivery.len();
         let bytes = payload::health(
             &self.device.id,
             clock.wall(),

@@ -6,6 +6,7 @@
 
 mod address;
 mod client;
+mod delivery;
 pub mod link;
 pub mod payload;
 mod properties;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -123,7 +124,19 @@ pub fn record(device: &str, o: &Observation) -> Vec<u8> {
 pub fn event(device: &str, o: &Observation, change: &StateChange) -> Vec<u8> {
     let mut m = head(device, o);
     m.extend(change_value(change));
+    m.insert("replayed".into(), json!(false));
     bytes(&m)
+}
+
+/// The same message, marked as sent again. Only a key can read `"replayed":false`: quotes inside strings are escaped.
+pub fn replayed(payload: &Bytes) -> Bytes {
+    let (from, to) = (br#""replayed":false"#, br#""replayed":true"#);
+    match payload.windows(from.len()).position(|w| w == from) {
+        None => payload.clone(),
+        Some(at) => [&payload[..at], to, &payload[at + from.len()..]]
+            .concat()
+            .into(),
+    }
 }
 
 /// The payload of `<cam>/state`: flat, for dashboards.
@@ -178,8 +191,16 @@ pub fn health(
         m.extend(board);
     }
     m.insert("queued".into(), json!(queued));
-    // The durable spool's depth; there is none yet.
-    m.insert("spool".into(), Value::Null);
+    let spool = stats.spool.get();
+    let depth = spool.map(|s| s.depth());
+    m.insert("spool".into(), json!(depth.map(|d| d.0)));
+    m.insert("spool_bytes".into(), json!(depth.map(|d| d.1)));
+    m.insert(
+        "spool_dropped".into(),
+        json!(spool.map(|s| s.dropped.get())),
+    );
+    m.insert("spool_errors".into(), json!(spool.map(|s| s.errors.get())));
+    m.insert("spool_fault".into(), json!(spool.and_then(|s| s.fault())));
     m.insert("published".into(), json!(stats.published.get()));
     m.insert("queue_full".into(), json!(stats.queue_full.get()));
     m.insert("rate_limited".into(), json!(stats.rate_limited.get()));
@@ -203,7 +224,6 @@ fn observation_head(device: &str, o: &Observation) -> Map<String, Value> {
     m.insert("frame_id".into(), json!(o.meta.sequence));
     let (width, height) = o.frame_size;
     m.insert("frame".into(), json!({ "width": width, "height": height }));
-    // Set by the durable spool when it sends a message again.
     m.insert("replayed".into(), json!(false));
     let model = json!({ "id": o.model.id, "sha256": o.model.sha256 });
     m.insert("model".into(), model);
@@ -293,6 +313,20 @@ mod tests {
         assert_eq!(json!(ms(Duration::from_micros(48_149))).to_string(), "48.1");
         assert_eq!(json!(round4(0.930_012_3)).to_string(), "0.93");
         assert_eq!(json!(round4(f32::NAN)), Value::Null);
+    }
+
+    #[test]
+    fn a_message_is_marked_and_nothing_else_changes() {
+        let tricky = json!({"a": "\"replayed\":false", "replayed": false, "z": [false]});
+        let marked = replayed(&Bytes::from(bytes(&tricky)));
+        let marked: Value = serde_json::from_slice(&marked).unwrap();
+        assert_eq!(
+            marked,
+            json!({"a": "\"replayed\":false", "replayed": true, "z": [false]})
+        );
+        for other in [&b"online"[..], b"", br#"{"replayed":true}"#] {
+            assert_eq!(replayed(&Bytes::from_static(other)), other);
+        }
     }
 
     #[test]

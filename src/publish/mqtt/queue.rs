@@ -20,18 +20,25 @@ pub(super) enum Item {
     Status(CameraId, bool),
     /// The state of a camera, from its newest observation.
     State(Arc<Observation>),
-    /// A queued observation; `sections` says whether its results go out, or only its event.
-    Observation {
-        observation: Arc<Observation>,
-        sections: bool,
-    },
+    /// A queued observation.
+    Observation(Waiting),
+}
+
+/// An observation that waits.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    pub observation: Arc<Observation>,
+    /// Whether its results go out.
+    pub sections: bool,
+    /// Whether its event goes out, if it caused one.
+    pub event: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Queue {
     capacity: usize,
     min_period: Option<Duration>,
-    waiting: VecDeque<(Arc<Observation>, bool)>,
+    waiting: VecDeque<Waiting>,
     cameras: HashMap<CameraId, Camera>,
 }
 
@@ -79,11 +86,15 @@ impl Queue {
             }
         }
         if self.waiting.len() >= self.capacity {
-            let eventless = self.waiting.iter().position(|(o, _)| o.change.is_none());
+            let eventless = self.waiting.iter().position(|w| !w.has_event());
             self.waiting.remove(eventless.unwrap_or(0));
             stats.queue_full.inc();
         }
-        self.waiting.push_back((o.clone(), sections));
+        self.waiting.push_back(Waiting {
+            observation: o.clone(),
+            sections,
+            event: true,
+        });
     }
 
     /// The next thing to send: statuses, then states, then observations in their order.
@@ -106,11 +117,25 @@ impl Queue {
                 return Some(Item::State(latest.clone()));
             }
         }
-        let (observation, sections) = self.waiting.pop_front()?;
-        Some(Item::Observation {
-            observation,
-            sections,
-        })
+        self.waiting.pop_front().map(Item::Observation)
+    }
+
+    /// Of the oldest observation that has any: the parts that must not be lost, its event and, if `sections`, its results.
+    /// The others go on waiting.
+    pub fn pop_kept(&mut self, sections: bool) -> Option<Waiting> {
+        let is_kept = |w: &Waiting| w.has_event() || (sections && w.sections);
+        let index = self.waiting.iter().position(is_kept)?;
+        let waiting = &mut self.waiting[index];
+        let kept = Waiting {
+            sections: sections && waiting.sections,
+            ..waiting.clone()
+        };
+        waiting.event = false;
+        waiting.sections &= !sections;
+        if !waiting.sections {
+            self.waiting.remove(index);
+        }
+        Some(kept)
     }
 
     /// After a reconnect: every retained message is due again.
@@ -131,6 +156,12 @@ impl Queue {
 
     pub fn len(&self) -> usize {
         self.waiting.len()
+    }
+}
+
+impl Waiting {
+    fn has_event(&self) -> bool {
+        self.event && self.observation.change.is_some()
     }
 }
 
@@ -186,8 +217,8 @@ pub(super) mod tests {
     fn drain(q: &mut Queue, now: Instant) -> Vec<u64> {
         let mut seqs = vec![];
         while let Some(item) = q.pop(now, Duration::from_secs(10)) {
-            if let Item::Observation { observation, .. } = item {
-                seqs.push(observation.seq);
+            if let Item::Observation(w) = item {
+                seqs.push(w.observation.seq);
             }
         }
         seqs
@@ -219,11 +250,32 @@ pub(super) mod tests {
             let o = observation("a", i, i % 100 == 55);
             q.push(&Publication::Observation(o), now, &stats);
         }
-        let sections = q.waiting.iter().filter(|(_, s)| *s).count();
+        let sections = q.waiting.iter().filter(|w| w.sections).count();
         assert!((30..=31).contains(&sections), "{sections}");
         assert_eq!(stats.rate_limited.get() as usize + sections, 300);
-        let events = q.waiting.iter().filter(|(o, _)| o.change.is_some());
+        let events = q.waiting.iter().filter(|w| w.has_event());
         assert_eq!(events.count(), 3);
+    }
+
+    #[test]
+    fn what_must_not_be_lost_is_taken_out_before_the_rest() {
+        let stats = Stats::new(["a".into()]);
+        let mut q = Queue::new(10, 0.0, ["a".into()].into_iter());
+        let now = Instant::now();
+        for (seq, change) in [(1, false), (2, true), (3, true)] {
+            let o = Publication::Observation(observation("a", seq, change));
+            q.push(&o, now, &stats);
+        }
+        let kept = |q: &mut Queue, sections| {
+            let w = q.pop_kept(sections)?;
+            Some((w.observation.seq, w.sections, w.event))
+        };
+        assert_eq!(kept(&mut q, false), Some((2, false, true)));
+        assert_eq!(kept(&mut q, true), Some((1, true, true)));
+        assert_eq!(kept(&mut q, true), Some((2, true, false)));
+        assert_eq!(kept(&mut q, true), Some((3, true, true)));
+        assert!(kept(&mut q, true).is_none());
+        assert_eq!(q.len(), 0);
     }
 
     #[test]

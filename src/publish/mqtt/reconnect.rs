@@ -8,24 +8,31 @@ use tracing::{info, warn};
 use super::link::{Cause, LinkError};
 
 const FIRST: Duration = Duration::from_millis(250);
-const LONGEST: Duration = Duration::from_secs(30);
 /// Where somebody must change something first: brokers lock out clients that knock too often.
 const FIRST_REFUSED: Duration = Duration::from_secs(5);
 const LONGEST_REFUSED: Duration = Duration::from_secs(120);
 
-/// Doubles from a quarter of a second to half a minute, and after a refusal from five seconds to two minutes; with jitter, so that
-/// a fleet does not come back at once.
-#[derive(Debug, Default)]
+/// Doubles from a quarter of a second to the longest wait, and after a refusal from five seconds to two minutes; with jitter, so
+/// that a fleet does not come back at once.
+#[derive(Debug)]
 pub(super) struct Backoff {
+    longest: Duration,
     attempts: u32,
 }
 
 impl Backoff {
+    pub fn new(longest: Duration) -> Self {
+        Self {
+            longest,
+            attempts: 0,
+        }
+    }
+
     /// The wait before the next attempt: between half of the step and all of it.
     pub fn next(&mut self, cause: Cause) -> Duration {
         let (first, longest) = match cause {
             Cause::Refused | Cause::Untrusted => (FIRST_REFUSED, LONGEST_REFUSED),
-            Cause::Unreachable | Cause::Lost | Cause::Protocol => (FIRST, LONGEST),
+            Cause::Unreachable | Cause::Lost | Cause::Protocol => (FIRST, self.longest),
         };
         let step = first
             .saturating_mul(1 << self.attempts.min(16))
@@ -77,11 +84,12 @@ mod tests {
 
     #[test]
     fn back_off_grows_is_capped_and_starts_again() {
+        let usual = Duration::from_secs(30);
         for (cause, first, longest) in [
-            (Cause::Lost, FIRST, LONGEST),
+            (Cause::Lost, FIRST, usual),
             (Cause::Refused, FIRST_REFUSED, LONGEST_REFUSED),
         ] {
-            let mut b = Backoff::default();
+            let mut b = Backoff::new(usual);
             for attempt in 0..60 {
                 let step = first.saturating_mul(1 << attempt.min(16)).min(longest);
                 let wait = b.next(cause);

@@ -57,6 +57,8 @@ pub struct MqttSettings {
     pub qos: u8,
     /// Seconds between signs of life; a silent broker is given up after twice as long.
     pub keep_alive_s: u16,
+    /// Longest wait between attempts to reach the broker, in seconds.
+    pub reconnect_max_s: f64,
     /// How many observations wait for the broker at most.
     pub queue: usize,
     /// Observations a second and camera at most; 0: no limit. State and events are not limited.
@@ -90,6 +92,7 @@ impl Default for MqttSettings {
             observation_expiry_s: 86_400,
             qos: 0,
             keep_alive_s: 30,
+            reconnect_max_s: 30.0,
             queue: 256,
             max_rate: 10.0,
             heartbeat_s: 10.0,
@@ -168,6 +171,11 @@ impl MqttSettings {
                 && (self.version != 5 || self.keep_alive_s >= 5),
             "keep_alive_s",
             "must be 1 to 3600 seconds, with MQTT 5 at least 5",
+        );
+        check(
+            (0.1..=3600.0).contains(&self.reconnect_max_s),
+            "reconnect_max_s",
+            "must be 0.1 to 3600 seconds",
         );
         check(
             (1..=100_000).contains(&self.queue),

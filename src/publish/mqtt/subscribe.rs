@@ -12,6 +12,9 @@ use super::link::{Link, LinkEvent, Qos};
 use super::reconnect::{Backoff, Reporter};
 use super::settings::{MqttError, MqttSettings};
 
+/// Between attempts.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
 /// A message that came from the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
@@ -63,7 +66,7 @@ pub fn subscribe(
     let (tx, messages) = mpsc::channel(capacity.max(1));
     let (ready_tx, ready) = watch::channel(false);
     let run = async move {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(LONGEST_WAIT);
         loop {
             let event = tokio::select! {
                 event = link.poll() => event,

@@ -1,0 +1,266 @@
+//! `seq`: the numbers of a camera's observations, which never start again.
+//!
+//! In: a directory. Out: numbers, on the `infer-<n>` threads, without waiting for a disk. Always holds: no number is given
+//! twice by two lives of the program, unless there is no directory or it cannot be written *and* the clock went back.
+//!
+//! Numbers are reserved in blocks of [`BLOCK`], on a thread of its own, long before they are used up: one small file is
+//! written every few minutes. After a clean stop the next life goes on without a gap; after a crash or a power cut, at the
+//! next block.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::frame::CameraId;
+
+/// Numbers reserved at a time.
+pub const BLOCK: u64 = 10_000;
+const FILE: &str = "seq.json";
+
+/// Numbers of all cameras; clones share them.
+#[derive(Debug, Clone)]
+pub struct Sequences {
+    shared: Arc<Shared>,
+    /// Wakes the thread that reserves; `None` without a directory.
+    wake: Option<Sender<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    directory: Option<PathBuf>,
+    cameras: Vec<Camera>,
+    /// Of cameras that are not there now, so that they go on when they come back.
+    others: BTreeMap<String, u64>,
+}
+
+#[derive(Debug)]
+struct Camera {
+    id: CameraId,
+    last: AtomicU64,
+    /// Numbers up to this one are this life's.
+    reserved: AtomicU64,
+}
+
+impl Sequences {
+    /// Goes on where the last life with this directory ended. Without a directory it begins at 1. Where the file cannot be
+    /// read or written it begins at the milliseconds since 1970: more than any count of frames.
+    pub fn open(
+        directory: Option<&Path>,
+        cameras: impl IntoIterator<Item = CameraId>,
+        now: SystemTime,
+    ) -> Self {
+        let from_clock = || {
+            let since = now.duration_since(SystemTime::UNIX_EPOCH);
+            since.map_or(0, |t| t.as_millis() as u64)
+        };
+        let mut others = BTreeMap::new();
+        let mut floor = 0;
+        if let Some(directory) = directory {
+            match read(&directory.join(FILE)) {
+                Ok(numbers) => others = numbers,
+                Err(why) => {
+                    floor = from_clock();
+                    tracing::error!(
+                        "{}: {why}; observations are numbered from {}",
+                        directory.join(FILE).display(),
+                        floor + 1
+                    );
+                }
+            }
+        }
+        let mut cameras: Vec<Camera> = cameras
+            .into_iter()
+            .map(|id| {
+                let last = others.remove(&*id).unwrap_or(0).max(floor);
+                Camera {
+                    id,
+                    last: last.into(),
+                    reserved: last.into(),
+                }
+            })
+            .collect();
+        let Some(directory) = directory else {
+            let shared = Arc::new(Shared {
+                directory: None,
+                cameras,
+                others,
+            });
+            return Self { shared, wake: None };
+        };
+        let mut shared = Shared {
+            directory: Some(directory.into()),
+            cameras: vec![],
+            others,
+        };
+        shared.cameras.append(&mut cameras);
+        if let Err(e) = shared.reserve() {
+            // The next life would read the same numbers again.
+            let floor = from_clock();
+            tracing::error!(
+                "{}: {e}; observations are numbered from {}",
+                directory.join(FILE).display(),
+                floor + 1
+            );
+            for c in &shared.cameras {
+                c.last.fetch_max(floor, Relaxed);
+            }
+        }
+        let shared = Arc::new(shared);
+        let (wake, rx) = bounded(1);
+        let keeper = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("seq".into())
+            .spawn(move || keep(&keeper, &rx));
+        if let Err(e) = thread {
+            tracing::error!("cannot start the thread seq: {e}");
+        }
+        Self {
+            shared,
+            wake: Some(wake),
+        }
+    }
+
+    /// The next number of a camera, given by its index. Never blocks.
+    pub fn next(&self, camera: usize) -> u64 {
+        let c = &self.shared.cameras[camera];
+        let seq = c.last.fetch_add(1, Relaxed) + 1;
+        if let Some(wake) = &self.wake
+            && seq + BLOCK / 2 > c.reserved.load(Relaxed)
+        {
+            let _ = wake.try_send(());
+        }
+        seq
+    }
+
+    /// At a clean stop: the next life goes on with the next number.
+    pub fn close(&self) {
+        if let Some(directory) = &self.shared.directory {
+            let exact = |c: &Camera| c.last.load(Relaxed);
+            let written = write(directory, &self.shared.numbers(exact));
+            if let Err(e) = written {
+                tracing::warn!("{}: {e}", directory.join(FILE).display());
+            }
+        }
+    }
+}
+
+fn keep(shared: &Shared, wake: &Receiver<()>) {
+    let mut failed = false;
+    while wake.recv().is_ok() {
+        match shared.reserve() {
+            Ok(()) => failed = false,
+            Err(e) if !failed => {
+                failed = true;
+                tracing::error!("cannot reserve numbers of observations: {e}; going on without");
+            }
+            Err(_) => {}
+        }
+        // A disk that fails is not tried at each frame.
+        if failed {
+            std::thread::sleep(std::time::Duration::from_secs(10));
+        }
+    }
+}
+
+impl Shared {
+    fn reserve(&self) -> std::io::Result<()> {
+        let Some(directory) = &self.directory else {
+            return Ok(());
+        };
+        let numbers = self.numbers(|c| (c.last.load(Relaxed) / BLOCK + 2) * BLOCK);
+        write(directory, &numbers)?;
+        for c in &self.cameras {
+            c.reserved.store(numbers[&*c.id], Relaxed);
+        }
+        Ok(())
+    }
+
+    fn numbers(&self, of: impl Fn(&Camera) -> u64) -> BTreeMap<String, u64> {
+        let mut numbers = self.others.clone();
+        numbers.extend(self.cameras.iter().map(|c| (c.id.to_string(), of(c))));
+        numbers
+    }
+}
+
+/// No file: nothing was numbered yet.
+fn read(path: &Path) -> Result<BTreeMap<String, u64>, String> {
+    match std::fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text).map_err(|e| e.to_string()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// Whole or not at all, also when the power goes.
+fn write(directory: &Path, numbers: &BTreeMap<String, u64>) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let new = directory.join("seq.json.new");
+    let mut file = std::fs::File::create(&new)?;
+    file.write_all(&serde_json::to_vec(numbers)?)?;
+    file.sync_all()?;
+    std::fs::rename(&new, directory.join(FILE))?;
+    std::fs::File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(dir: &Path, cameras: &[&str]) -> Sequences {
+        let cameras = cameras.iter().map(|c| CameraId::from(*c));
+        Sequences::open(Some(dir), cameras, SystemTime::now())
+    }
+
+    #[test]
+    fn numbers_go_on_after_a_stop_and_after_a_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        let s = open(dir.path(), &["a", "b"]);
+        assert_eq!((s.next(0), s.next(0), s.next(1)), (1, 2, 1));
+        s.close();
+        let s = open(dir.path(), &["b", "c"]);
+        assert_eq!((s.next(0), s.next(1)), (2, 1));
+        // Not closed: a crash.
+        let s = open(dir.path(), &["a", "b"]);
+        let (a, b) = (s.next(0), s.next(1));
+        assert_eq!(a, 3, "a camera that was away goes on");
+        assert_eq!(b, 2 * BLOCK + 1);
+    }
+
+    #[test]
+    fn a_crash_after_many_numbers_never_gives_one_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut last = 0;
+        for life in 0..4 {
+            let s = open(dir.path(), &["a"]);
+            for n in 0..3 * BLOCK {
+                let seq = s.next(0);
+                assert!(seq > last, "life {life}, number {n}");
+                last = seq;
+                // As slow as the slowest disk that is still fast enough.
+                let c = &s.shared.cameras[0];
+                let start = std::time::Instant::now();
+                while seq + BLOCK / 4 > c.reserved.load(Relaxed) {
+                    assert!(start.elapsed().as_secs() < 20, "nothing was reserved");
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_or_written_is_overtaken_by_the_clock() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), "{").unwrap();
+        let first = open(dir.path(), &["a"]).next(0);
+        assert!(first > 1_700_000_000_000, "{first}");
+        let nowhere = open(Path::new("/proc/no-such-directory"), &["a"]).next(0);
+        assert!(nowhere >= first);
+        let none = Sequences::open(None, ["a".into()], SystemTime::now());
+        assert_eq!(none.next(0), 1);
+    }
+}
