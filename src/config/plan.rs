@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{CameraConfig, Config, ModelConfig, Problem, SelfTestWhen};
+use super::{CameraConfig, Config, ModelConfig, Problem, SelfTestWhen, SnapshotSettings};
 use crate::capture::{CaptureSettings, SourceSpec};
 use crate::frame::CameraId;
 use crate::observe::SmoothingSettings;
-use crate::publish::mqtt::MqttSettings;
+use crate::publish::mqtt::{DiscoverySettings, MqttSettings};
 use crate::secret::{Login, Secret};
 use crate::task::{TaskKind, TaskSettings};
 use crate::toml_read::nearest;
 
 /// What will run. Made by [`Plan::new`] alone, so that a plan is always consistent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// The device's id in topics.
     pub device: String,
@@ -31,6 +31,12 @@ pub struct Plan {
     pub workers: usize,
     /// Hysteresis of `state` and `event`.
     pub smoothing: SmoothingSettings,
+    /// What is kept over a restart; `None` where there is no place for it.
+    pub state_dir: Option<PathBuf>,
+    /// How pictures are made on request; `None`: no picture leaves the device.
+    pub snapshot: Option<SnapshotSettings>,
+    /// How Home Assistant is told; `None`: it is not.
+    pub discovery: Option<DiscoverySettings>,
     /// The broker to publish to.
     pub mqtt: Option<MqttSettings>,
     /// The embedded broker, if it runs.
@@ -40,7 +46,7 @@ pub struct Plan {
 }
 
 /// The embedded broker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BrokerPlan {
     /// Where it listens.
     pub listen: SocketAddr,
@@ -99,7 +105,7 @@ impl BrokerPlan {
 }
 
 /// One camera.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CameraPlan {
     /// Its id in topics.
     pub id: CameraId,
@@ -110,7 +116,7 @@ pub struct CameraPlan {
 }
 
 /// One model.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelPlan {
     /// Its id in messages.
     pub id: String,
@@ -160,6 +166,20 @@ impl Plan {
                 .into_iter()
                 .map(|p| in_section("smoothing", p)),
         );
+        problems.extend(
+            config
+                .snapshot
+                .problems()
+                .into_iter()
+                .map(|p| in_section("snapshot", p)),
+        );
+        problems.extend(
+            config
+                .discovery
+                .problems()
+                .into_iter()
+                .map(|p| in_section("discovery", p)),
+        );
         let broker = config.broker.map(|b| {
             let file = b.password_file.map(|f| base.join(f));
             BrokerPlan::new(b.listen, b.username, file.as_deref())
@@ -198,6 +218,9 @@ impl Plan {
             engine_threads: config.engine.threads,
             workers: config.engine.workers,
             smoothing: config.smoothing,
+            state_dir: config.device.state_dir.or_else(default_state_dir),
+            snapshot: config.privacy.images.then_some(config.snapshot),
+            discovery: config.discovery.enabled.then_some(config.discovery),
             mqtt,
             broker,
             jsonl: config.output.jsonl,
@@ -211,6 +234,18 @@ fn in_section(section: &str, (key, message): (&'static str, String)) -> Problem 
 
 fn default_broker_address() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 1883))
+}
+
+/// systemd's (`StateDirectory=`), else the user's own.
+fn default_state_dir() -> Option<PathBuf> {
+    let path = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
+    path("STATE_DIRECTORY")
+        .or_else(|| path("XDG_STATE_HOME").map(|p| p.join("ocellus")))
+        .or_else(|| path("HOME").map(|p| p.join(".local/state/ocellus")))
 }
 
 /// `ocellus-` and six hexadecimal digits that depend on the machine id, without giving it away.

@@ -5,7 +5,6 @@
 //! log; [`MqttClient::run`] ends within [`STOP_LIMIT`] of the request, whatever the broker does.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -15,11 +14,13 @@ use tokio::time;
 use super::link::{Link, LinkError, LinkEvent, Message, Qos, Token};
 use super::payload::{self, DeviceInfo};
 use super::properties;
-use super::queue::{Item, Queue};
+use super::queue::{CameraStatus, Item, Queue};
 use super::reconnect::{Backoff, Reporter};
+use super::remote::{Remote, Wish};
 use super::settings::{MqttError, MqttSettings};
 use super::topic::Topics;
 use crate::clock::Clock;
+use crate::controls::Controls;
 use crate::observe::{Observation, Publication};
 use crate::publish::Sink;
 use crate::publish::health::HealthReader;
@@ -90,6 +91,7 @@ struct Outlet {
     stop: Stop,
     backoff: Backoff,
     reporter: Reporter,
+    remotes: Vec<Box<dyn Remote>>,
 }
 
 /// Where the client is between the request to stop and its end.
@@ -105,11 +107,12 @@ enum Stop {
     Disconnecting,
 }
 
-/// Makes the two ends; nothing is connected until [`MqttClient::run`]. Cameras are those of `stats`.
+/// Makes the two ends; nothing is connected until [`MqttClient::run`]. Cameras are those of `controls`.
 pub fn connect(
     settings: MqttSettings,
     device: DeviceInfo,
     stats: Arc<Stats>,
+    controls: Arc<Controls>,
     clock: Arc<dyn Clock>,
 ) -> Result<(MqttSink, MqttClient), MqttError> {
     settings
@@ -119,9 +122,8 @@ pub fn connect(
     let topics = Topics::new(&settings.prefix, &device.id);
     let mut options = settings.link(&device.id, "")?;
     options.will = Some(Message::retained(topics.status(), payload::OFFLINE));
-    let cameras = stats.cameras.iter().map(|c| c.id.clone());
     let shared = Arc::new(Shared {
-        queue: Mutex::new(Queue::new(settings.queue, settings.max_rate, cameras)),
+        queue: Mutex::new(Queue::new(settings.queue, controls)),
         wake: Notify::new(),
         stats,
         clock: clock.clone(),
@@ -144,6 +146,7 @@ pub fn connect(
         stop: Stop::No,
         backoff: Backoff::default(),
         reporter,
+        remotes: Vec::new(),
     };
     let link = Link::new(options);
     let client = MqttClient { outlet, link };
@@ -169,6 +172,14 @@ impl std::fmt::Debug for MqttClient {
 }
 
 impl MqttClient {
+    /// Adds a listener; what it wants to hear is subscribed to with the next connection.
+    pub fn attach(&mut self, remote: Box<dyn Remote>) {
+        for filter in remote.filters() {
+            self.link.subscribe(&filter, Qos::AtLeastOnce);
+        }
+        self.outlet.remotes.push(remote);
+    }
+
     /// Keeps the connection until `shutdown`, then sends what is queued, says `offline` and disconnects, within
     /// [`STOP_LIMIT`]. Request the shutdown when nothing is published any more; what comes later is lost.
     ///
@@ -186,7 +197,7 @@ impl MqttClient {
             () = self.work(&shutdown) => {}
             () = limit => tracing::warn!("MQTT: stopped without a clean disconnect"),
         }
-        stats.broker_connected.store(false, Relaxed);
+        stats.broker_went();
     }
 
     async fn work(&mut self, shutdown: &Shutdown) {
@@ -261,6 +272,9 @@ impl Outlet {
     fn feed(&mut self, link: &mut Link) {
         loop {
             if self.outbox.is_empty() && matches!(self.stop, Stop::No | Stop::Flushing(_)) {
+                self.ask_remotes();
+            }
+            if self.outbox.is_empty() && matches!(self.stop, Stop::No | Stop::Flushing(_)) {
                 let now = self.shared.clock.now();
                 let item = self.shared.queue().pop(now, self.settings.heartbeat());
                 if let Some(item) = item {
@@ -279,24 +293,43 @@ impl Outlet {
         }
     }
 
+    /// One message of a listener goes before what was seen, so that answers are prompt.
+    fn ask_remotes(&mut self) {
+        let now = self.shared.clock.now();
+        for remote in &mut self.remotes {
+            match remote.poll(now) {
+                Some(Wish::Send(message)) => return self.outbox.push_back(message),
+                Some(Wish::Refresh) => self.health_due = now,
+                None => {}
+            }
+        }
+    }
+
     fn on_event(&mut self, event: LinkEvent) {
         let stats = &self.shared.stats;
         match event {
             LinkEvent::Connected { .. } => {
                 self.connected = Some(Instant::now());
                 self.reporter.connected();
-                stats.broker_connected.store(true, Relaxed);
-                stats.broker_connects.inc();
+                stats.broker_came();
                 self.shared.queue().all_due();
                 let info = payload::info(&self.device, self.shared.clock.wall());
                 self.outbox
                     .push_front(Message::retained(self.topics.info(), info));
                 self.outbox
                     .push_front(Message::retained(self.topics.status(), payload::ONLINE));
+                let now = self.shared.clock.now();
+                self.remotes.iter_mut().for_each(|r| r.connected(now));
             }
             LinkEvent::Sent(_) | LinkEvent::Acked(_) => stats.published.inc(),
             LinkEvent::Refused(_, why) => tracing::warn!("MQTT: a message was refused: {why}"),
-            LinkEvent::Subscribed { .. } | LinkEvent::Incoming(_) | LinkEvent::Closed => {}
+            LinkEvent::Incoming(message) => {
+                let now = self.shared.clock.now();
+                self.remotes
+                    .iter_mut()
+                    .for_each(|r| r.incoming(&message, now));
+            }
+            LinkEvent::Subscribed { .. } | LinkEvent::Closed => {}
         }
     }
 
@@ -305,7 +338,7 @@ impl Outlet {
         if self.connected.take().is_some_and(|t| t.elapsed() >= STEADY) {
             self.backoff.reset();
         }
-        self.shared.stats.broker_connected.store(false, Relaxed);
+        self.shared.stats.broker_went();
         self.reporter.failed(error);
         let outbox = std::mem::take(&mut self.outbox);
         let again = taken_back.into_iter().map(|(_, message)| message);
@@ -317,11 +350,11 @@ impl Outlet {
     fn make_messages(&mut self, item: Item) {
         let device = &self.device.id;
         match item {
-            Item::Status(camera, online) => {
-                let text = if online {
-                    payload::ONLINE
-                } else {
-                    payload::OFFLINE
+            Item::Status(camera, status) => {
+                let text = match status {
+                    CameraStatus::Online => payload::ONLINE,
+                    CameraStatus::Offline => payload::OFFLINE,
+                    CameraStatus::Disabled => payload::DISABLED,
                 };
                 let topic = self.topics.camera(&camera, "status");
                 self.outbox.push_back(Message::retained(topic, text));
