@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need: mosquitto and ffmpeg from Debian's packages, onnxruntime and friends from PyPI
-# into a virtual environment, a kernel with cameras for a virtual machine. Says what is missing where it may not install.
+# Installs what the tests need: mosquitto and ffmpeg from Debian's packages, onnxruntime and friends and Home Assistant
+# from PyPI into virtual environments, a kernel with cameras for a virtual machine. Says what is missing where it may not install.
 set -euo pipefail
 venv=${1:?usage: scripts/test-deps.sh VENV}
 cd "$(dirname "$0")/.."
@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 missing=()
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
 command -v mosquitto_sub >/dev/null || missing+=(mosquitto-clients)
+command -v npm >/dev/null || missing+=(nodejs npm)
 command -v ffmpeg >/dev/null || missing+=(ffmpeg)
 command -v lintian >/dev/null || missing+=(lintian)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
@@ -28,6 +29,25 @@ if [ ! -f "$stamp" ] || [ scripts/test-requirements.txt -nt "$stamp" ]; then
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r scripts/test-requirements.txt
     touch "$stamp"
+fi
+
+# Home Assistant, to show what it shows: 400 MB. It runs with Python 3.11 and 3.12 alone.
+home=$(dirname "$venv")/home-assistant
+if ! python3 -c 'import sys; sys.exit(sys.version_info[:2] not in [(3, 11), (3, 12)])'; then
+    echo "no Home Assistant 2024.3.3 for $(python3 --version): what needs it is not tested" >&2
+elif [ ! -f "$home/.installed" ] || [ scripts/home-assistant-requirements.txt -nt "$home/.installed" ]; then
+    python3 -m venv "$home"
+    "$home/bin/pip" install --quiet --disable-pip-version-check --no-compile -r scripts/home-assistant-requirements.txt
+    touch "$home/.installed"
+fi
+
+# Node-RED, whose flow is in docs/dashboards.md, and AsyncAPI's own schema.
+node=$(dirname "$venv")/node
+if [ ! -f "$node/.installed" ] || [ scripts/node-requirements.txt -nt "$node/.installed" ]; then
+    mkdir -p "$node"
+    # shellcheck disable=SC2046 # A word a package.
+    npm install --prefix "$node" --silent --no-audit --no-fund $(grep -v '^#' scripts/node-requirements.txt)
+    touch "$node/.installed"
 fi
 
 # Elsewhere than on x86-64 there is no such test.

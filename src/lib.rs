@@ -17,11 +17,12 @@
 //! | [`observe`] | observations; smoothing and hysteresis |
 //! | [`publish`] | sinks: MQTT, JSON lines |
 //! | [`broker`] | the embedded MQTT broker |
+//! | [`control`] | commands and settings from MQTT, acting on the running pipeline |
 //! | [`pipeline`] | the plan → threads: the only wiring point |
 //! | [`config`] | TOML → `Config` (what was written) → `Plan` (what will run) |
 //! | [`cli`] | a file a command |
 //!
-//! [`clock`], [`secret`], [`shutdown`], [`stats`] and [`watchdog`] are used by all of them. Imports run one way:
+//! [`clock`], [`controls`], [`secret`], [`shutdown`], [`stats`] and [`watchdog`] are used by all of them. Imports run one way:
 //! `cli → pipeline → {capture preprocess model task observe publish} → frame, clock, stats`.
 //! Stages never import each other, but for the data that one hands to the next.
 //!
@@ -39,6 +40,8 @@ pub mod capture;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
+pub mod controls;
 pub mod frame;
 pub mod model;
 pub mod observe;

@@ -1,12 +1,12 @@
 //! Counters and latencies, written by every thread, read by summaries and `health`.
 //!
 //! Slot overwrites, device gaps, bad frames and full sink queues are different causes and different counters.
-//! After a stop `captured = inferred + overwritten + undecodable + failed + abandoned`; while running at most one
+//! After a stop `captured = inferred + overwritten + undecodable + failed + disabled + abandoned`; while running at most one
 //! frame a camera waits in its slot and one is in each worker's hand.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -53,6 +53,8 @@ pub struct CameraStats {
     pub undecodable: Counter,
     /// Captured frames on which inference failed.
     pub failed: Counter,
+    /// Captured frames that were not inferred because inference was off.
+    pub disabled: Counter,
     /// Captured frames that still waited when a stop was requested.
     pub abandoned: Counter,
     /// Times the device was lost and reopened.
@@ -74,13 +76,28 @@ pub struct Stats {
     pub queue_full: Counter,
     /// Observations held back by `publish.max_rate`.
     pub rate_limited: Counter,
+    /// Commands and settings that were obeyed.
+    pub commands: Counter,
+    /// Commands and settings that were wrong or too many.
+    pub commands_refused: Counter,
+    /// Commands and settings that got no answer: retained ones, a flood, commands turned off.
+    pub commands_dropped: Counter,
     /// Whether the MQTT connection is up.
     pub broker_connected: AtomicBool,
     /// Times the MQTT connection was made.
     pub broker_connects: Counter,
+    broker_away: Mutex<Away>,
     /// What waits on disk for the broker; empty without a spool.
     pub spool: OnceLock<Arc<SpoolStats>>,
     latencies: Mutex<Latencies>,
+}
+
+/// Time without a broker.
+#[derive(Debug)]
+struct Away {
+    /// Before it came back the last time.
+    before: Duration,
+    since: Option<Instant>,
 }
 
 /// The spool, as its thread tells it.
@@ -201,11 +218,41 @@ impl Stats {
             published: Counter::default(),
             queue_full: Counter::default(),
             rate_limited: Counter::default(),
+            commands: Counter::default(),
+            commands_refused: Counter::default(),
+            commands_dropped: Counter::default(),
             broker_connected: AtomicBool::new(false),
             broker_connects: Counter::default(),
+            broker_away: Mutex::new(Away {
+                before: Duration::ZERO,
+                since: Some(Instant::now()),
+            }),
             spool: OnceLock::new(),
             latencies: Mutex::new(Latencies { stages }),
         }
+    }
+
+    /// The MQTT connection was made.
+    pub fn broker_came(&self) {
+        self.broker_connected.store(true, Relaxed);
+        self.broker_connects.inc();
+        let mut away = self.broker_away.lock().unwrap();
+        let ended = away.since.take().map_or(Duration::ZERO, |t| t.elapsed());
+        away.before += ended;
+    }
+
+    /// There is no MQTT connection.
+    pub fn broker_went(&self) {
+        self.broker_connected.store(false, Relaxed);
+        let mut away = self.broker_away.lock().unwrap();
+        away.since = away.since.or_else(|| Some(Instant::now()));
+    }
+
+    /// How long there was no MQTT connection: now, and altogether.
+    pub fn broker_away(&self) -> (Duration, Duration) {
+        let away = self.broker_away.lock().unwrap();
+        let now = away.since.map_or(Duration::ZERO, |t| t.elapsed());
+        (now, away.before + now)
     }
 
     /// The counters of a camera.
@@ -259,6 +306,7 @@ impl CameraStats {
             rejected: Counter::default(),
             undecodable: Counter::default(),
             failed: Counter::default(),
+            disabled: Counter::default(),
             abandoned: Counter::default(),
             reopened: Counter::default(),
             judged: Counter::default(),

@@ -163,6 +163,7 @@ fn overload_drops_old_frames_and_counts_every_one() {
         + c.overwritten.get()
         + c.undecodable.get()
         + c.failed.get()
+        + c.disabled.get()
         + c.abandoned.get();
     assert_eq!(c.captured.get(), accounted, "{c:?}");
 

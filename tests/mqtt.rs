@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use common::mosquitto::{DEADLINE, Mosquitto, Observer, free_port, mosquitto_or_skip, publish};
 use common::schema::{check, check_seen};
 use ocellus::clock::SystemClock;
+use ocellus::controls::{CameraSettings, Controls};
 use ocellus::frame::{FrameMeta, Truth};
 use ocellus::observe::{ModelRef, Observation, Publication, State, StateChange, Timing};
 use ocellus::publish::Sink;
@@ -35,6 +36,7 @@ fn settings(url: String) -> MqttSettings {
 struct Device {
     sink: MqttSink,
     stats: Arc<Stats>,
+    controls: Arc<Controls>,
     shutdown: Shutdown,
     killed: Arc<tokio::sync::Notify>,
     thread: std::thread::JoinHandle<()>,
@@ -51,7 +53,15 @@ impl Device {
         };
         let info = DeviceInfo::new("dev-1", vec![model]);
         let clock = Arc::new(SystemClock);
-        let (sink, client) = mqtt::connect(settings, info, stats.clone(), clock).unwrap();
+        let camera = CameraSettings {
+            max_rate: settings.max_rate,
+            ..CameraSettings::default()
+        };
+        let controls = Arc::new(Controls::new(
+            ["porch", "yard"].map(|id| (id.into(), camera)),
+        ));
+        let (sink, client) =
+            mqtt::connect(settings, info, stats.clone(), controls.clone(), clock).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -74,6 +84,7 @@ impl Device {
         Self {
             sink,
             stats,
+            controls,
             shutdown,
             killed,
             thread,
@@ -166,6 +177,7 @@ fn observation(seq: u64, change: Option<(Option<&str>, Option<&str>)>) -> Observ
             score: 0.91,
             lasted: Duration::from_millis(2500),
         }),
+        requested: false,
     }
 }
 
@@ -328,6 +340,25 @@ fn the_will_on_mosquitto() {
     if let Some(broker) = mosquitto_or_skip() {
         will(broker.port);
     }
+}
+
+#[test]
+fn a_camera_whose_inference_is_off_is_disabled() {
+    let Some(broker) = mosquitto_or_skip() else {
+        return;
+    };
+    let observer = Observer::start(broker.port, "ocellus/dev-1/porch/status");
+    let device = Device::start(settings(broker.url()));
+    device.camera(true);
+    observer.wait("online", |s| s.text() == "online");
+    let off = CameraSettings {
+        inference: false,
+        ..device.controls.settings(0)
+    };
+    device.controls.set(0, off);
+    let disabled = observer.wait("disabled", |s| s.text() == "disabled");
+    check_seen(&disabled);
+    device.stop();
 }
 
 #[test]

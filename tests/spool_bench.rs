@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::mosquitto::{Mosquitto, free_port, mosquitto_or_skip};
 use ocellus::clock::SystemClock;
+use ocellus::controls::{CameraSettings, Controls};
 use ocellus::frame::FrameMeta;
 use ocellus::observe::{ModelRef, Observation, Publication, Timing};
 use ocellus::publish::Sink;
@@ -40,7 +41,13 @@ impl Device {
         };
         let info = DeviceInfo::new("dev-1", vec![]);
         let clock = Arc::new(SystemClock);
-        let (sink, mut client) = mqtt::connect(settings, info, stats.clone(), clock).unwrap();
+        let unlimited = CameraSettings {
+            max_rate: 0.0,
+            ..CameraSettings::default()
+        };
+        let controls = Arc::new(Controls::new([("porch".into(), unlimited)]));
+        let (sink, mut client) =
+            mqtt::connect(settings, info, stats.clone(), controls, clock).unwrap();
         if let Some((mode, directory)) = spool {
             let settings = SpoolSettings {
                 mode,
@@ -109,6 +116,7 @@ fn observation(seq: u64) -> Observation {
             truth: None,
         },
         seq,
+        requested: false,
         frame_size: (1280, 720),
         model: Arc::new(ModelRef {
             id: "resnet18-int8".into(),

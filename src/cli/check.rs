@@ -87,7 +87,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
                         .map(|c| finding(format!("camera {}", c.id), false, check_camera(c))),
                 );
                 findings.extend(
-                    plan.state
+                    plan.spool_dir
                         .as_ref()
                         .map(|d| finding("state directory".into(), false, check_directory(d))),
                 );

@@ -94,6 +94,7 @@ fn plan(args: &Args, broker: SocketAddr) -> anyhow::Result<Plan> {
     let config = Config {
         device: DeviceConfig {
             id: Some(DEVICE.into()),
+            ..DeviceConfig::default()
         },
         camera: vec![CameraConfig {
             id: Some(CAMERA.into()),
@@ -113,9 +114,14 @@ fn plan(args: &Args, broker: SocketAddr) -> anyhow::Result<Plan> {
         }),
         ..Config::default()
     };
-    Plan::new(config, Path::new("")).map_err(|problems| {
+    let plan = Plan::new(config, Path::new("")).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(|p| p.to_string()).collect();
         anyhow::anyhow!("{}", lines.join("\n"))
+    })?;
+    // What was kept of a real installation is not the demo's.
+    Ok(Plan {
+        state_dir: None,
+        ..plan
     })
 }
 

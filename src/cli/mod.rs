@@ -2,7 +2,7 @@
 //!
 //! In: the command line. Out: text or JSON on standard output, logs on standard error, an exit code:
 //! 0 done, 1 failed while working, 2 wrong arguments, 78 (`EX_CONFIG`) wrong configuration, model or label file:
-//! starting again without a change is pointless.
+//! starting again without a change is pointless; 75 (`EX_TEMPFAIL`) a restart was asked for by a command.
 
 mod bench;
 #[cfg(feature = "broker")]
@@ -26,6 +26,9 @@ use clap::{Parser, Subcommand};
 
 /// `EX_CONFIG` of sysexits.h: the service manager need not try again.
 const EXIT_CONFIG: u8 = 78;
+
+/// `EX_TEMPFAIL` of sysexits.h: the service manager starts it again.
+const EXIT_RESTART: u8 = 75;
 
 /// A camera that thinks: frames in, classifications and embeddings out over MQTT.
 ///
@@ -87,6 +90,11 @@ impl Command {
 #[error("{0}")]
 struct ConfigError(String);
 
+/// A clean end, to be started again.
+#[derive(Debug, thiserror::Error)]
+#[error("a restart was asked for")]
+struct RestartRequested;
+
 /// Runs the command of this process's arguments.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -108,6 +116,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) if e.is::<RestartRequested>() => ExitCode::from(EXIT_RESTART),
         Err(e) => {
             eprintln!("error: {e:#}");
             let config = e.is::<ConfigError>()

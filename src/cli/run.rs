@@ -1,11 +1,14 @@
 //! `ocellus run`: the pipeline, until it is stopped.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::setup::{ConfigArgs, plan};
-use super::summary;
+use super::{RestartRequested, summary};
 use crate::config::SelfTestWhen;
 use crate::config::plan::Plan;
+use crate::control::Reread;
 use crate::model::Model;
 use crate::pipeline::{self, Parts};
 use crate::shutdown::Shutdown;
@@ -40,6 +43,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         );
     }
     let models = load_models(&plan)?;
+    let reread = reread(args.config.clone());
     for camera in &plan.cameras {
         tracing::info!(camera = %camera.id, source = %camera.capture.source, "camera");
     }
@@ -50,13 +54,23 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         Parts {
             models,
             shutdown,
+            reread: Some(reread),
             is_service: true,
             ..Parts::default()
         },
     )?;
+    let restart = running.restart.clone();
     let stats = running.wait()?;
     summary::log(&stats);
-    Ok(())
+    match restart.load(Relaxed) {
+        true => Err(RestartRequested.into()),
+        false => Ok(()),
+    }
+}
+
+/// The configuration as it is then, with the same flags over it.
+fn reread(config: ConfigArgs) -> Reread {
+    Arc::new(move || plan(&config).map_err(|e| format!("{e:#}")))
 }
 
 /// Loads every model of a plan and lets those that should prove themselves.

@@ -14,7 +14,7 @@ use crate::task::TaskKind;
 const DEFAULT_CONFIG: &str = "/etc/ocellus/ocellus.toml";
 
 /// Flags that make, or change, a configuration.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct ConfigArgs {
     /// The configuration file (default: /etc/ocellus/ocellus.toml, if it is there)
     #[arg(short, long, value_name = "FILE", env = "OCELLUS_CONFIG")]

@@ -71,6 +71,9 @@ fn camera(out: &mut String, c: &CameraStats, ran: Duration) {
         c.abandoned.get(),
         c.device_gaps.get(),
     );
+    if c.disabled.get() > 0 {
+        let _ = writeln!(out, "  {} while inference was off", c.disabled.get());
+    }
     if c.judged.get() > 0 {
         let percent = 100.0 * c.right.get() as f64 / c.judged.get() as f64;
         let _ = writeln!(

@@ -14,7 +14,7 @@ pub use plan::{BrokerPlan, CameraPlan, ModelPlan, Plan};
 
 use crate::frame::PixelFormat;
 use crate::observe::SmoothingSettings;
-use crate::publish::mqtt::MqttSettings;
+use crate::publish::mqtt::{DiscoverySettings, MqttSettings};
 use crate::publish::spool::SpoolSettings;
 use crate::task::{ClassifySettings, EmbedSettings};
 
@@ -34,6 +34,12 @@ pub struct Config {
     pub smoothing: SmoothingSettings,
     /// `[mqtt]`
     pub mqtt: Option<MqttSettings>,
+    /// `[discovery]`
+    pub discovery: DiscoverySettings,
+    /// `[privacy]`
+    pub privacy: PrivacyConfig,
+    /// `[snapshot]`
+    pub snapshot: SnapshotSettings,
     /// `[spool]`
     pub spool: Option<SpoolSettings>,
     /// `[broker]`
@@ -48,6 +54,8 @@ pub struct Config {
 pub struct DeviceConfig {
     /// The device's id in topics; derived from the machine id if absent.
     pub id: Option<String>,
+    /// Where what is kept over a restart lies; systemd's or the user's state directory if absent.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// `[[camera]]`
@@ -124,6 +132,58 @@ impl Default for EngineConfig {
     }
 }
 
+/// `[privacy]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrivacyConfig {
+    /// Whether pictures may leave the device, on request.
+    pub images: bool,
+}
+
+impl Default for PrivacyConfig {
+    fn default() -> Self {
+        Self { images: true }
+    }
+}
+
+/// `[snapshot]`: pictures on request.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SnapshotSettings {
+    /// JPEG quality, 1 to 95: the default of a request, and its limit.
+    pub quality: u8,
+    /// Longer sides are scaled down to this, in pixels: the default of a request, and its limit.
+    pub max_side_px: u32,
+    /// Whether the broker keeps the last one.
+    pub retain: bool,
+}
+
+impl Default for SnapshotSettings {
+    fn default() -> Self {
+        Self {
+            quality: 80,
+            max_side_px: 1280,
+            retain: false,
+        }
+    }
+}
+
+impl SnapshotSettings {
+    /// Values that can never work: key and message.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if !(1..=95).contains(&self.quality) {
+            let message = format!("{} is not between 1 and 95", self.quality);
+            problems.push(("quality", message));
+        }
+        if !(16..=4096).contains(&self.max_side_px) {
+            let message = format!("{} is not between 16 and 4096 pixels", self.max_side_px);
+            problems.push(("max_side_px", message));
+        }
+        problems
+    }
+}
+
 /// `[broker]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -188,6 +248,9 @@ mod tests {
             ("[engine]", keys::<EngineConfig>()),
             ("[smoothing]", keys::<SmoothingSettings>()),
             ("[mqtt]", keys::<MqttSettings>()),
+            ("[discovery]", keys::<DiscoverySettings>()),
+            ("[privacy]", keys::<PrivacyConfig>()),
+            ("[snapshot]", keys::<SnapshotSettings>()),
             ("[spool]", keys::<SpoolSettings>()),
             ("[broker]", keys::<BrokerConfig>()),
             ("[output]", keys::<OutputConfig>()),

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{CameraConfig, Config, ModelConfig, Problem, SelfTestWhen};
+use super::{CameraConfig, Config, ModelConfig, Problem, SelfTestWhen, SnapshotSettings};
 use crate::capture::{CaptureSettings, SourceSpec};
 use crate::frame::CameraId;
 use crate::observe::SmoothingSettings;
-use crate::publish::mqtt::MqttSettings;
+use crate::publish::mqtt::{DiscoverySettings, MqttSettings};
 use crate::publish::spool::{SpoolMode, SpoolSettings};
 use crate::secret::{Login, Secret};
 use crate::task::{TaskKind, TaskSettings};
 use crate::toml_read::nearest;
 
 /// What will run. Made by [`Plan::new`] alone, so that a plan is always consistent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// The device's id in topics.
     pub device: String,
@@ -32,12 +32,18 @@ pub struct Plan {
     pub workers: usize,
     /// Hysteresis of `state` and `event`.
     pub smoothing: SmoothingSettings,
+    /// What is kept over a restart; `None` where there is no place for it.
+    pub state_dir: Option<PathBuf>,
+    /// How pictures are made on request; `None`: no picture leaves the device.
+    pub snapshot: Option<SnapshotSettings>,
+    /// How Home Assistant is told; `None`: it is not.
+    pub discovery: Option<DiscoverySettings>,
     /// The broker to publish to.
     pub mqtt: Option<MqttSettings>,
-    /// How messages wait on disk for the broker, below `state`.
+    /// How messages wait on disk for the broker, in `spool_dir`.
     pub spool: SpoolSettings,
     /// Where the spool and the numbers of observations are kept; nothing is kept without it.
-    pub state: Option<PathBuf>,
+    pub spool_dir: Option<PathBuf>,
     /// The embedded broker, if it runs.
     pub broker: Option<BrokerPlan>,
     /// Every observation as a line of JSON on standard output.
@@ -45,7 +51,7 @@ pub struct Plan {
 }
 
 /// The embedded broker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BrokerPlan {
     /// Where it listens.
     pub listen: SocketAddr,
@@ -104,7 +110,7 @@ impl BrokerPlan {
 }
 
 /// One camera.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CameraPlan {
     /// Its id in topics.
     pub id: CameraId,
@@ -115,7 +121,7 @@ pub struct CameraPlan {
 }
 
 /// One model.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelPlan {
     /// Its id in messages.
     pub id: String,
@@ -165,6 +171,20 @@ impl Plan {
                 .into_iter()
                 .map(|p| in_section("smoothing", p)),
         );
+        problems.extend(
+            config
+                .snapshot
+                .problems()
+                .into_iter()
+                .map(|p| in_section("snapshot", p)),
+        );
+        problems.extend(
+            config
+                .discovery
+                .problems()
+                .into_iter()
+                .map(|p| in_section("discovery", p)),
+        );
         let broker = config.broker.map(|b| {
             let file = b.password_file.map(|f| base.join(f));
             BrokerPlan::new(b.listen, b.username, file.as_deref())
@@ -199,11 +219,14 @@ impl Plan {
             .is_some_and(|s| s.mode != SpoolMode::Off);
         let spool = config.spool.unwrap_or_default();
         problems.extend(spool.problems().into_iter().map(|p| in_section("spool", p)));
-        let state = match &spool.path {
+        let spool_dir = match &spool.path {
             Some(path) => Some(base.join(path)),
-            None => state_directory().map(|d| d.join("spool")),
+            None => {
+                let own = config.device.state_dir.clone();
+                own.or_else(state_directory).map(|d| d.join("spool"))
+            }
         };
-        if wants_spool && state.is_none() {
+        if wants_spool && spool_dir.is_none() {
             let fix = "missing; write a directory (a systemd service has one in $STATE_DIRECTORY), or mode = \"off\"";
             problems.push(Problem::new("spool.path", fix));
         }
@@ -217,9 +240,12 @@ impl Plan {
             engine_threads: config.engine.threads,
             workers: config.engine.workers,
             smoothing: config.smoothing,
+            state_dir: config.device.state_dir.or_else(default_state_dir),
+            snapshot: config.privacy.images.then_some(config.snapshot),
+            discovery: config.discovery.enabled.then_some(config.discovery),
             mqtt,
             spool,
-            state,
+            spool_dir,
             broker,
             jsonl: config.output.jsonl,
         })
@@ -240,6 +266,18 @@ fn state_directory() -> Option<PathBuf> {
     // Several are joined by colons.
     let first = all.to_str()?.split(':').next()?;
     (!first.is_empty()).then(|| first.into())
+}
+
+/// systemd's, else the user's own.
+fn default_state_dir() -> Option<PathBuf> {
+    let path = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
+    state_directory()
+        .or_else(|| path("XDG_STATE_HOME").map(|p| p.join("ocellus")))
+        .or_else(|| path("HOME").map(|p| p.join(".local/state/ocellus")))
 }
 
 /// `ocellus-` and six hexadecimal digits that depend on the machine id, without giving it away.

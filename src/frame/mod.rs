@@ -55,6 +55,20 @@ pub struct FrameMeta {
     pub truth: Option<Arc<Truth>>,
 }
 
+impl Frame {
+    /// The same picture in a buffer of another pool.
+    pub fn copy(&self, pool: &FramePool) -> Self {
+        let mut data = pool.take();
+        data.extend_from_slice(&self.data);
+        Self {
+            format: self.format,
+            geometry: self.geometry,
+            data,
+            meta: self.meta.clone(),
+        }
+    }
+}
+
 impl FrameMeta {
     /// A picture that no camera took, received now.
     pub fn of_still(name: &str) -> Self {

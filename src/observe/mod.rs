@@ -35,6 +35,8 @@ pub struct Observation {
     pub state: Option<State>,
     /// The change of state that this frame caused, if it did.
     pub change: Option<StateChange>,
+    /// Whether somebody asked for it: no rate limit holds it back, and the state goes out with it.
+    pub requested: bool,
 }
 
 /// Identifies a model in messages.

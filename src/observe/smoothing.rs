@@ -14,7 +14,7 @@ use super::{State, StateChange};
 use crate::task::Class;
 
 /// `[smoothing]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SmoothingSettings {
     /// Length of the window in milliseconds; 0 looks at the newest frame alone.
@@ -86,6 +86,11 @@ impl Smoother {
             window: VecDeque::new(),
             state: None,
         }
+    }
+
+    /// Changes the settings; what was seen stays.
+    pub fn set(&mut self, settings: SmoothingSettings) {
+        self.settings = settings;
     }
 
     /// Takes one frame's classes; returns the state after it, and the change if it changed.

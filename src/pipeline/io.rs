@@ -157,10 +157,15 @@ fn status(stats: &Stats) -> String {
         };
         format!("{} {is}, {} inferred", c.id, c.inferred.get())
     });
-    let broker = if stats.broker_connected.load(Relaxed) {
-        "connected"
-    } else {
-        "not connected"
+    let (now, altogether) = stats.broker_away();
+    let connects = stats.broker_connects.get();
+    let broker = match stats.broker_connected.load(Relaxed) {
+        true if connects <= 1 => "connected".into(),
+        true => format!(
+            "connected ({connects} times, {} s without)",
+            altogether.as_secs()
+        ),
+        false => format!("not connected for {} s", now.as_secs()),
     };
     format!(
         "{}; broker {broker}, {} messages",

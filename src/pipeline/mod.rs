@@ -9,6 +9,7 @@ mod worker;
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,12 +19,16 @@ use crate::capture::supervisor::{End, Supervisor};
 use crate::capture::{CaptureContext, CaptureSettings};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ModelPlan, Plan};
+use crate::control::{self, Control, SavedSettings};
+use crate::controls::Controls;
 use crate::frame::{CameraId, FramePool, LatestSlots};
 use crate::model::{LoadOptions, Model};
 use crate::observe::{Publication, Sequences};
-use crate::publish::{Sink, jsonl::JsonlSink, mqtt};
+use crate::publish::mqtt::discovery::{Announced, CameraComponents, Discovery};
+use crate::publish::{Sink, health, jsonl::JsonlSink, mqtt};
 use crate::shutdown::Shutdown;
 use crate::stats::Stats;
+use crate::task::TaskKind;
 use crate::watchdog::Watchdog;
 
 use worker::{CameraState, Worker};
@@ -56,6 +61,8 @@ pub struct Parts {
     pub sinks: Vec<Arc<dyn Sink>>,
     /// Ends the pipeline when requested.
     pub shutdown: Shutdown,
+    /// Reads the configuration again, for the command `reload`.
+    pub reread: Option<control::Reread>,
     /// Whether SIGTERM and Ctrl-C request the shutdown, and systemd is told of readiness and progress.
     pub is_service: bool,
 }
@@ -68,6 +75,8 @@ pub struct Running {
     pub shutdown: Shutdown,
     /// The progress of its threads.
     pub watchdog: Watchdog,
+    /// Set when the command `restart` ended it.
+    pub restart: Arc<AtomicBool>,
     captures: Vec<JoinHandle<End>>,
     workers: Vec<JoinHandle<()>>,
     slots: Arc<LatestSlots>,
@@ -85,10 +94,17 @@ pub struct Running {
 pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let stats = Arc::new(Stats::new(plan.cameras.iter().map(|c| c.id.clone())));
+    let controls = Arc::new(controls(plan));
+    let saved = match &plan.state_dir {
+        Some(dir) => SavedSettings::load(dir),
+        None => SavedSettings::default(),
+    };
+    saved.apply(&controls);
     let watchdog = Watchdog::default();
     let slots = Arc::new(LatestSlots::new(plan.cameras.len()));
     let shutdown = parts.shutdown;
     let io_shutdown = Shutdown::new();
+    let restart = Arc::new(AtomicBool::new(false));
 
     let mut sinks = parts.sinks;
     let jsonl = match plan.jsonl {
@@ -99,14 +115,40 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
     let mut client = None;
     if let Some(settings) = &plan.mqtt {
         let device = mqtt::DeviceInfo::new(&plan.device, model_infos(plan, &parts.models));
-        let (sink, c) = mqtt::connect(settings.clone(), device, stats.clone(), clock.clone())?;
-        let c = match &plan.state {
+        let (sink, c) = mqtt::connect(
+            settings.clone(),
+            device.clone(),
+            stats.clone(),
+            controls.clone(),
+            clock.clone(),
+        )?;
+        let mut c = match &plan.spool_dir {
             Some(directory) => c
                 .with_spool(&plan.spool, directory)
                 .context("cannot start the thread spool")?,
             None => c,
         };
         sinks.push(Arc::new(sink));
+        if let Some(discovery) = &plan.discovery {
+            let announced = announced(plan, settings, &parts.models);
+            let discovery = Discovery::new(discovery.clone(), &device, &announced);
+            c.attach(Box::new(discovery));
+        }
+        if settings.commands {
+            let parts = control::Parts {
+                plan: plan.clone(),
+                device,
+                controls: controls.clone(),
+                saved,
+                stats: stats.clone(),
+                clock: clock.clone(),
+                shutdown: shutdown.clone(),
+                restart: restart.clone(),
+                reread: parts.reread,
+                supervised: std::env::var_os("NOTIFY_SOCKET").is_some(),
+            };
+            c.attach(Box::new(Control::new(parts)));
+        }
         client = Some(c);
     }
     let sinks: Arc<[Arc<dyn Sink>]> = sinks.into();
@@ -123,14 +165,14 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
     let io = io::spawn(io)?;
 
     let ids = plan.cameras.iter().map(|c| c.id.clone());
-    let sequences = Sequences::open(plan.state.as_deref(), ids, clock.wall());
+    let sequences = Sequences::open(plan.spool_dir.as_deref(), ids, clock.wall());
     let cameras: Arc<[CameraState]> = plan
         .cameras
         .iter()
         .enumerate()
         .map(|(index, c)| {
             let (id, numbers) = (c.id.clone(), sequences.clone());
-            CameraState::new(id, index, numbers, &plan.smoothing, &c.models)
+            CameraState::new(id, index, numbers, plan.smoothing, &c.models)
         })
         .collect();
     let infer_silence = match parts.is_service {
@@ -143,6 +185,7 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
                 plan,
                 &parts.models,
                 cameras.clone(),
+                controls.clone(),
                 stats.clone(),
                 sinks.clone(),
             )?;
@@ -181,6 +224,7 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
         stats,
         shutdown,
         watchdog,
+        restart,
         captures,
         workers,
         slots,
@@ -189,6 +233,12 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
         jsonl,
         sequences,
     })
+}
+
+/// What each camera starts with.
+fn controls(plan: &Plan) -> Controls {
+    let settings = control::camera_settings(plan);
+    Controls::new(plan.cameras.iter().map(|c| (c.id.clone(), settings)))
 }
 
 /// Standard output as a sink; a reader that goes away ends the pipeline.
@@ -225,6 +275,27 @@ fn model_infos(plan: &Plan, models: &[Model]) -> Vec<mqtt::ModelInfo> {
             .collect(),
     };
     models.iter().enumerate().map(info).collect()
+}
+
+/// What Home Assistant is to show.
+fn announced(plan: &Plan, mqtt: &mqtt::MqttSettings, models: &[Model]) -> Announced {
+    let classifies = |m: &usize| models[*m].info().tasks.contains(&TaskKind::Classify);
+    let camera = |c: &crate::config::CameraPlan| CameraComponents {
+        id: c.id.to_string(),
+        classified: c.models.iter().any(classifies),
+    };
+    Announced {
+        prefix: mqtt.prefix.clone(),
+        cameras: plan.cameras.iter().map(camera).collect(),
+        commands: mqtt.commands,
+        images: plan.snapshot.is_some(),
+        temperature: health::HealthReader::default()
+            .read()
+            .temperature_c
+            .is_some(),
+        heartbeat_s: mqtt.heartbeat_s,
+        health_s: mqtt.health_s,
+    }
 }
 
 fn spawn_capture(

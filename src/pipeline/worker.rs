@@ -1,7 +1,7 @@
 //! The inference thread: frame → tensor → network → results → observation → sinks.
 //!
 //! In: frames from [`LatestSlots`]. Out: [`Observation`]s, handed to every sink. On `infer-<n>`. Always holds: each
-//! frame that is taken is counted once: inferred, undecodable or failed.
+//! frame that is taken is counted once: inferred, undecodable, failed, or disabled where inference is off.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::config::Plan;
-use crate::frame::{CameraId, Frame, LatestSlots, Taken};
+use crate::controls::{CameraSettings, Controls, Request};
+use crate::frame::{CameraId, Frame, FramePool, LatestSlots, Taken};
 use crate::model::{Model, Session};
 use crate::observe::{
     ModelRef, Observation, Publication, Sequences, Smoother, SmoothingSettings, Timing,
@@ -18,7 +19,7 @@ use crate::observe::{
 use crate::preprocess::{InputTensor, Preprocessor};
 use crate::publish::Sink;
 use crate::shutdown::Shutdown;
-use crate::stats::{CameraStats, Stage, Stats};
+use crate::stats::{Stage, Stats};
 use crate::task::{self, Task, TaskResult};
 use crate::watchdog::Heartbeat;
 
@@ -28,9 +29,9 @@ const FPS_WINDOW: Duration = Duration::from_secs(5);
 /// What is remembered of a camera from frame to frame, by whichever worker has its frame.
 pub(super) struct CameraState {
     id: CameraId,
-    models: Vec<usize>,
-    /// Which number of `sequences`.
+    /// Its place in the plan.
     index: usize,
+    models: Vec<usize>,
     sequences: Sequences,
     memory: Mutex<Memory>,
 }
@@ -46,21 +47,18 @@ impl CameraState {
         id: CameraId,
         index: usize,
         sequences: Sequences,
-        smoothing: &SmoothingSettings,
+        smoothing: SmoothingSettings,
         models: &[usize],
     ) -> Self {
-        let smoothers = models
-            .iter()
-            .map(|_| Smoother::new(smoothing.clone()))
-            .collect();
+        let smoothers = models.iter().map(|_| Smoother::new(smoothing)).collect();
         let memory = Memory {
             inferred_at: VecDeque::new(),
             smoothers,
         };
         Self {
             id,
-            models: models.to_vec(),
             index,
+            models: models.to_vec(),
             sequences,
             memory: Mutex::new(memory),
         }
@@ -74,11 +72,14 @@ struct ModelRunner {
     input: InputTensor,
     session: Session,
     tasks: Vec<Box<dyn Task>>,
+    /// As configured; a camera's own goes before it.
+    threshold: f32,
 }
 
 pub(super) struct Worker {
     cameras: Arc<[CameraState]>,
     models: Vec<ModelRunner>,
+    controls: Arc<Controls>,
     stats: Arc<Stats>,
     sinks: Arc<[Arc<dyn Sink>]>,
 }
@@ -94,6 +95,7 @@ impl Worker {
         plan: &Plan,
         models: &[Model],
         cameras: Arc<[CameraState]>,
+        controls: Arc<Controls>,
         stats: Arc<Stats>,
         sinks: Arc<[Arc<dyn Sink>]>,
     ) -> anyhow::Result<Self> {
@@ -103,7 +105,10 @@ impl Worker {
             .zip(models)
             .map(|(p, model)| {
                 let info = model.info();
-                let tasks = task::build_all(info, &p.task)
+                // The threshold can change while the model runs: it is applied here.
+                let mut settings = p.task.clone();
+                settings.classify.threshold = 0.0;
+                let tasks = task::build_all(info, &settings)
                     .with_context(|| format!("the model `{}` does not fit its tasks", p.id))?;
                 Ok(ModelRunner {
                     reference: Arc::new(info.reference.clone()),
@@ -111,12 +116,14 @@ impl Worker {
                     input: InputTensor::for_spec(&info.input),
                     session: model.session()?,
                     tasks,
+                    threshold: p.task.classify.threshold,
                 })
             })
             .collect::<anyhow::Result<_>>()?;
         Ok(Self {
             cameras,
             models,
+            controls,
             stats,
             sinks,
         })
@@ -132,26 +139,58 @@ impl Worker {
                 Taken::Frame(camera, _) if shutdown.is_requested() => {
                     self.stats.cameras[camera].abandoned.inc();
                 }
-                Taken::Frame(camera, frame) => self.infer(camera, &frame),
+                Taken::Frame(camera, frame) => self.take(camera, &frame),
             }
         }
     }
 
-    fn infer(&mut self, camera: usize, frame: &Frame) {
+    /// What is wanted of the frame, then inference, if it is on or wanted.
+    fn take(&mut self, camera: usize, frame: &Frame) {
+        let (settings, requests) = self.controls.take(camera);
+        let mut askers = Vec::new();
+        for request in requests {
+            match request {
+                // Whoever asked may have given up.
+                Request::Frame(answer) => _ = answer.send(Ok(frame.copy(&FramePool::new(0)))),
+                Request::Infer(answer) => askers.push(answer),
+            }
+        }
+        if !settings.inference && askers.is_empty() {
+            self.stats.cameras[camera].disabled.inc();
+            return;
+        }
+        let result = self.infer(camera, frame, &settings, !askers.is_empty());
+        for answer in askers {
+            let _ = answer.send(result.clone());
+        }
+    }
+
+    /// Returns the observation of each model, or why one of them gave none.
+    fn infer(
+        &mut self,
+        camera: usize,
+        frame: &Frame,
+        settings: &CameraSettings,
+        requested: bool,
+    ) -> Result<Vec<Arc<Observation>>, String> {
         let stats = self.stats.cameras[camera].clone();
         let cameras = self.cameras.clone();
+        let mut observations = Vec::new();
         let mut failure = None;
         for (nth, &model) in cameras[camera].models.iter().enumerate() {
-            match self.observe(&cameras[camera], nth, model, frame, &stats) {
-                Ok(observation) => {
-                    let publication = Publication::Observation(Arc::new(observation));
+            match self.observe(&cameras[camera], nth, model, frame, settings) {
+                Ok(mut observation) => {
+                    observation.requested = requested;
+                    let observation = Arc::new(observation);
+                    let publication = Publication::Observation(observation.clone());
                     self.sinks.iter().for_each(|s| s.publish(&publication));
+                    observations.push(observation);
                 }
                 Err(f) => failure = Some(f),
             }
         }
         let id = &cameras[camera].id;
-        match failure {
+        match &failure {
             None => stats.inferred.inc(),
             Some(Failure::Undecodable(e)) => {
                 stats.undecodable.inc();
@@ -162,6 +201,10 @@ impl Worker {
                 tracing::error!(camera = %id, sequence = frame.meta.sequence, "inference failed: {e}");
             }
         }
+        match failure {
+            None => Ok(observations),
+            Some(Failure::Undecodable(e) | Failure::Inference(e)) => Err(e),
+        }
     }
 
     fn observe(
@@ -170,7 +213,7 @@ impl Worker {
         nth: usize,
         model: usize,
         frame: &Frame,
-        stats: &CameraStats,
+        settings: &CameraSettings,
     ) -> Result<Observation, Failure> {
         let runner = &mut self.models[model];
         let undecodable =
@@ -184,7 +227,7 @@ impl Worker {
             |e: &dyn std::fmt::Display| Failure::Inference(format!("{}: {e}", runner.reference.id));
         let outputs = runner.session.run(&runner.input).map_err(|e| failed(&e))?;
         let inferred_at = Instant::now();
-        let results: Vec<TaskResult> = runner
+        let mut results: Vec<TaskResult> = runner
             .tasks
             .iter_mut()
             .map(|t| t.decode(outputs, &prepared.mapping).map_err(|e| failed(&e)))
@@ -197,18 +240,28 @@ impl Worker {
             decode_output: inferred_at.elapsed(),
         };
         record(&self.stats, &timing);
+        let threshold = settings.threshold.unwrap_or(runner.threshold);
+        for result in &mut results {
+            if let TaskResult::Classification(classes) = result {
+                classes.retain(|c| c.score >= threshold);
+            }
+        }
         let classes = results.iter().find_map(|r| match r {
             TaskResult::Classification(classes) => Some(classes.as_slice()),
             TaskResult::Embedding(_) => None,
         });
         let truth = frame.meta.truth.as_ref().and_then(|t| t.label.as_deref());
         if let (Some(truth), Some(best)) = (truth, classes.and_then(|c| c.first())) {
+            let stats = &self.stats.cameras[camera.index];
             stats.judged.inc();
             stats.right.add(u64::from(*truth == *best.label));
         }
         let mut memory = camera.memory.lock().unwrap();
         let (state, change) = match classes {
-            Some(classes) => memory.smoothers[nth].update(frame.meta.captured_at, classes),
+            Some(classes) => {
+                memory.smoothers[nth].set(settings.smoothing);
+                memory.smoothers[nth].update(frame.meta.captured_at, classes)
+            }
             None => (None, None),
         };
         let seq = camera.sequences.next(camera.index);
@@ -227,6 +280,7 @@ impl Worker {
             fps,
             state,
             change,
+            requested: false,
         })
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::frame::{Frame, PixelFormat};
 use plan::{Plan, Source};
-pub use still::{frame_from_image_bytes, image_size};
+pub use still::{frame_from_image_bytes, frame_size, image_size};
 pub use table::PixelTable;
 
 /// Larger frames are refused, before anything is allocated for them: 64 megapixels.

@@ -48,6 +48,18 @@ pub fn frame_from_image_bytes(
     })
 }
 
+/// Width and height of a frame: an MJPEG frame's are those of its own header.
+///
+/// # Errors
+/// No JPEG header.
+pub fn frame_size(frame: &Frame) -> Result<(u32, u32), PreprocessError> {
+    if frame.format != PixelFormat::Mjpeg {
+        return Ok((frame.geometry.width, frame.geometry.height));
+    }
+    let header = jpeg::parse(&frame.data).map_err(PreprocessError::Image)?;
+    Ok(header.size)
+}
+
 /// Width and height as an image file's header declares them; nothing is decoded.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use crate::model::{Labels, ModelInfo, OutputRole, Outputs};
 use crate::preprocess::InputMapping;
 
 /// `[model.classify]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifySettings {
     /// How many classes a message names at most.

@@ -7,7 +7,7 @@ use crate::model::{ModelInfo, OutputRole, Outputs};
 use crate::preprocess::InputMapping;
 
 /// `[model.embed]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EmbedSettings {
     /// Element type in messages: `f16` or `f32`.

@@ -91,7 +91,7 @@ impl std::str::FromStr for TaskKind {
 }
 
 /// How the outputs are read.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct TaskSettings {
     /// `[model.classify]`
     pub classify: ClassifySettings,

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod certificates;
+pub mod device;
 pub mod http;
 pub mod mosquitto;
 pub mod onnx;
@@ -29,6 +30,13 @@ pub fn test_data() -> Option<PathBuf> {
 /// A Python with onnxruntime, numpy and Pillow: `$OCELLUS_PYTHON`.
 pub fn python() -> Option<PathBuf> {
     std::env::var_os("OCELLUS_PYTHON").map(PathBuf::from)
+}
+
+/// A Python with Home Assistant: `$OCELLUS_HOME_ASSISTANT`, or where `scripts/test-deps.sh` puts it.
+pub fn home_assistant() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/home-assistant/bin/python");
+    let python = std::env::var_os("OCELLUS_HOME_ASSISTANT").map_or_else(beside, PathBuf::from);
+    python.exists().then_some(python)
 }
 
 /// The program under test, without the caller's settings.

@@ -5,7 +5,6 @@
 //! the log; [`MqttClient::run`] ends within [`STOP_LIMIT`] of the request, whatever the broker and the disk do.
 
 use std::path::Path;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -16,11 +15,13 @@ use super::delivery::{Delivery, Keeping, Kept};
 use super::link::{Link, LinkError, LinkEvent, Message, Qos};
 use super::payload::{self, DeviceInfo};
 use super::properties;
-use super::queue::{Item, Queue, Waiting};
+use super::queue::{CameraStatus, Item, Queue, Waiting};
 use super::reconnect::{Backoff, Reporter};
+use super::remote::{Remote, Wish};
 use super::settings::{MqttError, MqttSettings};
 use super::topic::Topics;
 use crate::clock::Clock;
+use crate::controls::Controls;
 use crate::observe::{Observation, Publication};
 use crate::publish::Sink;
 use crate::publish::health::HealthReader;
@@ -92,6 +93,7 @@ struct Outlet {
     stop: Stop,
     backoff: Backoff,
     reporter: Reporter,
+    remotes: Vec<Box<dyn Remote>>,
 }
 
 /// Where the client is between the request to stop and its end.
@@ -107,11 +109,12 @@ enum Stop {
     Disconnecting,
 }
 
-/// Makes the two ends; nothing is connected until [`MqttClient::run`]. Cameras are those of `stats`.
+/// Makes the two ends; nothing is connected until [`MqttClient::run`]. Cameras are those of `controls`.
 pub fn connect(
     settings: MqttSettings,
     device: DeviceInfo,
     stats: Arc<Stats>,
+    controls: Arc<Controls>,
     clock: Arc<dyn Clock>,
 ) -> Result<(MqttSink, MqttClient), MqttError> {
     settings
@@ -121,9 +124,8 @@ pub fn connect(
     let topics = Topics::new(&settings.prefix, &device.id);
     let mut options = settings.link(&device.id, "")?;
     options.will = Some(Message::retained(topics.status(), payload::OFFLINE));
-    let cameras = stats.cameras.iter().map(|c| c.id.clone());
     let shared = Arc::new(Shared {
-        queue: Mutex::new(Queue::new(settings.queue, settings.max_rate, cameras)),
+        queue: Mutex::new(Queue::new(settings.queue, controls)),
         wake: Notify::new(),
         stats,
         clock: clock.clone(),
@@ -145,6 +147,7 @@ pub fn connect(
         started: clock.now(),
         stop: Stop::No,
         reporter,
+        remotes: Vec::new(),
     };
     let link = Link::new(options);
     let client = MqttClient { outlet, link };
@@ -170,6 +173,14 @@ impl std::fmt::Debug for MqttClient {
 }
 
 impl MqttClient {
+    /// Adds a listener; what it wants to hear is subscribed to with the next connection.
+    pub fn attach(&mut self, remote: Box<dyn Remote>) {
+        for filter in remote.filters() {
+            self.link.subscribe(&filter, Qos::AtLeastOnce);
+        }
+        self.outlet.remotes.push(remote);
+    }
+
     /// Keeps what must not be lost in `directory`.
     ///
     /// # Errors
@@ -214,7 +225,7 @@ impl MqttClient {
             () = self.work(&shutdown) => {}
             () = limit => tracing::warn!("MQTT: stopped without a clean disconnect"),
         }
-        stats.broker_connected.store(false, Relaxed);
+        stats.broker_went();
         self.outlet.close();
     }
 
@@ -293,9 +304,10 @@ impl Outlet {
         let mut more = matches!(self.stop, Stop::No | Stop::Flushing(_));
         loop {
             while more && self.delivery.has_room() {
+                let asked = self.ask_remotes();
                 let now = self.shared.clock.now();
                 let item = self.shared.queue().pop(now, self.settings.heartbeat());
-                more = item.is_some();
+                more = asked || item.is_some();
                 item.into_iter().for_each(|i| self.make_messages(i));
             }
             let settings = &self.settings;
@@ -331,6 +343,23 @@ impl Outlet {
         }
     }
 
+    /// One message of a listener goes before what was seen, so that answers are prompt.
+    /// Returns whether there was one.
+    fn ask_remotes(&mut self) -> bool {
+        let now = self.shared.clock.now();
+        for remote in &mut self.remotes {
+            match remote.poll(now) {
+                Some(Wish::Send(message)) => {
+                    self.delivery.push(message);
+                    return true;
+                }
+                Some(Wish::Refresh) => self.health_due = now,
+                None => {}
+            }
+        }
+        false
+    }
+
     fn on_event(&mut self, event: LinkEvent) {
         let stats = &self.shared.stats;
         match event {
@@ -338,14 +367,15 @@ impl Outlet {
                 self.connected = Some(Instant::now());
                 self.delivery.connected();
                 self.reporter.connected();
-                stats.broker_connected.store(true, Relaxed);
-                stats.broker_connects.inc();
+                stats.broker_came();
                 self.shared.queue().all_due();
                 let info = payload::info(&self.device, self.shared.clock.wall());
                 self.delivery
                     .push_first(Message::retained(self.topics.info(), info));
                 self.delivery
                     .push_first(Message::retained(self.topics.status(), payload::ONLINE));
+                let now = self.shared.clock.now();
+                self.remotes.iter_mut().for_each(|r| r.connected(now));
             }
             LinkEvent::Sent(token) | LinkEvent::Acked(token) => {
                 stats.published.inc();
@@ -355,7 +385,13 @@ impl Outlet {
                 tracing::warn!("MQTT: a message was refused: {why}");
                 self.delivery.done(token);
             }
-            LinkEvent::Subscribed { .. } | LinkEvent::Incoming(_) | LinkEvent::Closed => {}
+            LinkEvent::Incoming(message) => {
+                let now = self.shared.clock.now();
+                self.remotes
+                    .iter_mut()
+                    .for_each(|r| r.incoming(&message, now));
+            }
+            LinkEvent::Subscribed { .. } | LinkEvent::Closed => {}
         }
     }
 
@@ -364,7 +400,7 @@ impl Outlet {
         if self.connected.take().is_some_and(|t| t.elapsed() >= STEADY) {
             self.backoff.reset();
         }
-        self.shared.stats.broker_connected.store(false, Relaxed);
+        self.shared.stats.broker_went();
         self.reporter.failed(error);
         self.delivery.disconnected();
         self.backoff.next(error.cause)
@@ -373,11 +409,11 @@ impl Outlet {
     fn make_messages(&mut self, item: Item) {
         let device = &self.device.id;
         match item {
-            Item::Status(camera, online) => {
-                let text = if online {
-                    payload::ONLINE
-                } else {
-                    payload::OFFLINE
+            Item::Status(camera, status) => {
+                let text = match status {
+                    CameraStatus::Online => payload::ONLINE,
+                    CameraStatus::Offline => payload::OFFLINE,
+                    CameraStatus::Disabled => payload::DISABLED,
                 };
                 let topic = self.topics.camera(&camera, "status");
                 self.delivery.push(Message::retained(topic, text));

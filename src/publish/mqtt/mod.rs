@@ -7,16 +7,19 @@
 mod address;
 mod client;
 mod delivery;
+pub mod discovery;
 pub mod link;
 pub mod payload;
 mod properties;
 mod queue;
 mod reconnect;
+pub mod remote;
 mod settings;
 mod subscribe;
 mod topic;
 
 pub use client::{MqttClient, MqttSink, STOP_LIMIT, connect, probe};
+pub use discovery::DiscoverySettings;
 pub use payload::{DeviceInfo, ModelInfo};
 pub use settings::{KEY_ENV, MqttError, MqttSettings, PASSWORD_ENV, SettingsProblem};
 pub use subscribe::{Received, Subscription, subscribe};

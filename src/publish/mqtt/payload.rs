@@ -22,6 +22,8 @@ use crate::task::{Class, Embedding, EmbeddingType, TaskResult};
 pub const SCHEMA: &str = "1.0";
 /// Payload of a `status` topic.
 pub const ONLINE: &str = "online";
+/// Payload of a camera's `status` topic: it is there, and inference is off.
+pub const DISABLED: &str = "disabled";
 /// Payload of a `status` topic; the will.
 pub const OFFLINE: &str = "offline";
 /// The dashboards' limit on a state (Home Assistant refuses longer ones), in characters.
@@ -177,6 +179,7 @@ pub fn health(
                 "rejected": c.rejected.get(),
                 "undecodable": c.undecodable.get(),
                 "failed": c.failed.get(),
+                "disabled": c.disabled.get(),
                 "reopened": c.reopened.get(),
             });
             (c.id.to_string(), counters)
@@ -204,7 +207,14 @@ pub fn health(
     m.insert("published".into(), json!(stats.published.get()));
     m.insert("queue_full".into(), json!(stats.queue_full.get()));
     m.insert("rate_limited".into(), json!(stats.rate_limited.get()));
+    m.insert("commands".into(), json!(stats.commands.get()));
+    let refused = stats.commands_refused.get();
+    m.insert("commands_refused".into(), json!(refused));
+    let dropped = stats.commands_dropped.get();
+    m.insert("commands_dropped".into(), json!(dropped));
     m.insert("broker_connects".into(), json!(stats.broker_connects.get()));
+    let (_, away) = stats.broker_away();
+    m.insert("broker_away_s".into(), json!(round1(away.as_secs_f64())));
     m.insert("cameras".into(), Value::Object(cameras));
     bytes(&m)
 }
@@ -232,6 +242,15 @@ fn observation_head(device: &str, o: &Observation) -> Map<String, Value> {
         m.insert("truth".into(), json!({ "label": truth.label }));
     }
     m
+}
+
+/// The classes among an observation's results, best first; null where no model classified.
+pub fn classes(all: &[TaskResult]) -> Value {
+    let found = all.iter().find_map(|r| match r {
+        TaskResult::Classification(classes) => Some(results(classes)),
+        TaskResult::Embedding(_) => None,
+    });
+    found.unwrap_or_default()
 }
 
 fn results(classes: &[Class]) -> Value {

@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::controls::{CameraSettings, Controls};
 use crate::frame::CameraId;
 use crate::observe::{Observation, Publication};
 use crate::stats::Stats;
@@ -16,8 +17,8 @@ use crate::stats::Stats;
 /// One thing to send.
 #[derive(Debug)]
 pub(super) enum Item {
-    /// A camera came or went.
-    Status(CameraId, bool),
+    /// A camera came, went, or stopped or went on inferring.
+    Status(CameraId, CameraStatus),
     /// The state of a camera, from its newest observation.
     State(Arc<Observation>),
     /// A queued observation.
@@ -34,10 +35,19 @@ pub(super) struct Waiting {
     pub event: bool,
 }
 
+/// The payload of a camera's `status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CameraStatus {
+    Online,
+    Offline,
+    /// Online, and inference is off.
+    Disabled,
+}
+
 #[derive(Debug)]
 pub(super) struct Queue {
     capacity: usize,
-    min_period: Option<Duration>,
+    controls: Arc<Controls>,
     waiting: VecDeque<Waiting>,
     cameras: HashMap<CameraId, Camera>,
 }
@@ -45,7 +55,7 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Camera {
     online: bool,
-    status_due: bool,
+    status_sent: Option<CameraStatus>,
     latest: Option<Arc<Observation>>,
     state_due: bool,
     state_sent: Option<Instant>,
@@ -54,20 +64,26 @@ struct Camera {
 }
 
 impl Queue {
-    pub fn new(capacity: usize, max_rate: f64, cameras: impl Iterator<Item = CameraId>) -> Self {
+    /// For the cameras of `controls`, whose `max_rate` and `inference` it heeds.
+    pub fn new(capacity: usize, controls: Arc<Controls>) -> Self {
+        let cameras = controls.ids().map(|id| (id.clone(), Camera::default()));
         Self {
             capacity,
-            min_period: (max_rate > 0.0).then(|| Duration::from_secs_f64(1.0 / max_rate)),
             waiting: VecDeque::new(),
-            cameras: cameras.map(|id| (id, Camera::default())).collect(),
+            cameras: cameras.collect(),
+            controls,
         }
+    }
+
+    fn settings(&self, camera: &str) -> CameraSettings {
+        let index = self.controls.index(camera);
+        index.map_or_else(CameraSettings::default, |i| self.controls.settings(i))
     }
 
     pub fn push(&mut self, publication: &Publication, now: Instant, stats: &Stats) {
         match publication {
             Publication::CameraStatus { camera, online } => {
                 let camera = self.cameras.entry(camera.clone()).or_default();
-                camera.status_due |= camera.online != *online;
                 camera.online = *online;
             }
             Publication::Observation(o) => self.push_observation(o, now, stats),
@@ -75,10 +91,12 @@ impl Queue {
     }
 
     fn push_observation(&mut self, o: &Arc<Observation>, now: Instant, stats: &Stats) {
+        let max_rate = self.settings(&o.meta.camera).max_rate;
+        let period = Duration::try_from_secs_f64(1.0 / max_rate).ok();
         let camera = self.cameras.entry(o.meta.camera.clone()).or_default();
-        camera.state_due |= camera.latest.is_none() || o.change.is_some();
+        camera.state_due |= camera.latest.is_none() || o.change.is_some() || o.requested;
         camera.latest = Some(o.clone());
-        let sections = camera.may_go(self.min_period, now);
+        let sections = camera.may_go(period, now) || o.requested;
         if !sections {
             stats.rate_limited.inc();
             if o.change.is_none() {
@@ -99,9 +117,17 @@ impl Queue {
 
     /// The next thing to send: statuses, then states, then observations in their order.
     pub fn pop(&mut self, now: Instant, heartbeat: Duration) -> Option<Item> {
+        let controls = &self.controls;
         for (id, camera) in &mut self.cameras {
-            if std::mem::take(&mut camera.status_due) {
-                return Some(Item::Status(id.clone(), camera.online));
+            let inference = |i| controls.settings(i).inference;
+            let status = match camera.online {
+                false => CameraStatus::Offline,
+                true if controls.index(id).is_none_or(inference) => CameraStatus::Online,
+                true => CameraStatus::Disabled,
+            };
+            if camera.status_sent != Some(status) {
+                camera.status_sent = Some(status);
+                return Some(Item::Status(id.clone(), status));
             }
         }
         for camera in self.cameras.values_mut() {
@@ -141,7 +167,7 @@ impl Queue {
     /// After a reconnect: every retained message is due again.
     pub fn all_due(&mut self) {
         for camera in self.cameras.values_mut() {
-            camera.status_due = true;
+            camera.status_sent = None;
             camera.state_due = camera.latest.is_some();
         }
     }
@@ -149,7 +175,6 @@ impl Queue {
     /// At the end: every camera goes offline.
     pub fn all_offline(&mut self) {
         for camera in self.cameras.values_mut() {
-            camera.status_due |= camera.online;
             camera.online = false;
         }
     }
@@ -211,7 +236,16 @@ pub(super) mod tests {
                 score: 0.9,
                 lasted: Duration::ZERO,
             }),
+            requested: false,
         })
+    }
+
+    fn queue(capacity: usize, max_rate: f64) -> Queue {
+        let settings = CameraSettings {
+            max_rate,
+            ..CameraSettings::default()
+        };
+        Queue::new(capacity, Arc::new(Controls::new([("a".into(), settings)])))
     }
 
     fn drain(q: &mut Queue, now: Instant) -> Vec<u64> {
@@ -227,7 +261,7 @@ pub(super) mod tests {
     #[test]
     fn a_full_queue_drops_the_oldest_without_an_event() {
         let stats = Stats::new(["a".into()]);
-        let mut q = Queue::new(3, 0.0, ["a".into()].into_iter());
+        let mut q = queue(3, 0.0);
         let now = Instant::now();
         for (seq, change) in [(1, true), (2, false), (3, false), (4, false), (5, true)] {
             q.push(
@@ -243,7 +277,7 @@ pub(super) mod tests {
     #[test]
     fn the_rate_holds_and_events_pass() {
         let stats = Stats::new(["a".into()]);
-        let mut q = Queue::new(1000, 10.0, ["a".into()].into_iter());
+        let mut q = queue(1000, 10.0);
         let start = Instant::now();
         for i in 0..300u64 {
             let now = start + Duration::from_millis(i * 10);
@@ -260,7 +294,7 @@ pub(super) mod tests {
     #[test]
     fn what_must_not_be_lost_is_taken_out_before_the_rest() {
         let stats = Stats::new(["a".into()]);
-        let mut q = Queue::new(10, 0.0, ["a".into()].into_iter());
+        let mut q = queue(10, 0.0);
         let now = Instant::now();
         for (seq, change) in [(1, false), (2, true), (3, true)] {
             let o = Publication::Observation(observation("a", seq, change));
@@ -281,7 +315,7 @@ pub(super) mod tests {
     #[test]
     fn a_camera_that_jitters_at_the_limit_is_not_halved() {
         let stats = Stats::new(["a".into()]);
-        let mut q = Queue::new(1000, 10.0, ["a".into()].into_iter());
+        let mut q = queue(1000, 10.0);
         let start = Instant::now();
         for i in 0..100u64 {
             let jitter = if i % 2 == 0 { 0 } else { 30 };
@@ -295,7 +329,7 @@ pub(super) mod tests {
     #[test]
     fn states_are_sent_at_first_on_change_and_by_heartbeat() {
         let stats = Stats::new(["a".into()]);
-        let mut q = Queue::new(10, 0.0, ["a".into()].into_iter());
+        let mut q = queue(10, 0.0);
         let now = Instant::now();
         let online = Publication::CameraStatus {
             camera: "a".into(),

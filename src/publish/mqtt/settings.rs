@@ -72,6 +72,10 @@ pub struct MqttSettings {
     /// Given by the program, not by the file; goes before `username` and its password.
     #[serde(skip)]
     pub login: Option<Login>,
+    /// Whether commands and settings are taken from the broker.
+    pub commands: bool,
+    /// Whether settings that came by `…/set` hold over a restart.
+    pub persist_settings: bool,
 }
 
 impl Default for MqttSettings {
@@ -99,6 +103,8 @@ impl Default for MqttSettings {
             health_s: 30.0,
             embeddings: true,
             login: None,
+            commands: true,
+            persist_settings: false,
         }
     }
 }
@@ -183,9 +189,9 @@ impl MqttSettings {
             "must be 1 to 100000 observations",
         );
         check(
-            (0.0..=1000.0).contains(&self.max_rate),
+            self.max_rate == 0.0 || (0.001..=1000.0).contains(&self.max_rate),
             "max_rate",
-            "must be 0 (no limit) to 1000 observations a second",
+            "must be 0 (no limit) or 0.001 to 1000 observations a second",
         );
         let period = 0.1..=86_400.0;
         check(

@@ -31,6 +31,21 @@ impl Topics {
         format!("{}/health", self.base)
     }
 
+    /// Commands to the device.
+    pub fn command(&self) -> String {
+        format!("{}/cmd", self.base)
+    }
+
+    /// Answers to them.
+    pub fn command_result(&self) -> String {
+        format!("{}/cmd/result", self.base)
+    }
+
+    /// What a topic of this device says behind the device's id; `None` for others.
+    pub fn below<'a>(&self, topic: &'a str) -> Option<&'a str> {
+        topic.strip_prefix(&self.base)?.strip_prefix('/')
+    }
+
     /// A camera's topic: `status`, `state`, `classification`, `embedding`, `event`.
     pub fn camera(&self, camera: &str, kind: &str) -> String {
         format!("{}/{camera}/{kind}", self.base)

@@ -1,0 +1,386 @@
+//! What docs/dashboards.md and schema/asyncapi-1.0.json promise, with the program itself, mosquitto, Python and Node-RED.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+
+use common::device::{Device, configure};
+use common::mosquitto::{DEADLINE, Observer, Seen, free_port, mosquitto_or_skip, publish};
+use common::schema::check;
+use common::{python, skip};
+use serde_json::{Value, json};
+
+const PAGE: &str = include_str!("../docs/dashboards.md");
+
+/// The page's snippets in a language.
+fn snippets(language: &str) -> Vec<&'static str> {
+    let fence = format!("```{language}\n");
+    let parts = PAGE.split(fence.as_str()).skip(1);
+    parts.filter_map(|p| p.split("```").next()).collect()
+}
+
+/// Ends its process, by its id, when dropped.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn asyncapi() -> Value {
+    serde_json::from_str(include_str!("../schema/asyncapi-1.0.json")).unwrap()
+}
+
+fn node_modules() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/node/node_modules");
+    beside.is_dir().then_some(beside)
+}
+
+#[test]
+fn twenty_lines_of_python_decode_embeddings() {
+    let Some(python) = python() else {
+        return skip("needs OCELLUS_PYTHON with paho-mqtt and numpy");
+    };
+    let Some(broker) = mosquitto_or_skip() else {
+        return;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/subscriber.py");
+    let source = std::fs::read_to_string(&script).unwrap();
+    assert!(source.lines().filter(|l| !l.starts_with("#!")).count() <= 20);
+    let mut child = Command::new(python)
+        .arg(script)
+        .args(["127.0.0.1", &broker.port.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let _child = Process(child);
+    let dir = tempfile::tempdir().unwrap();
+    let observer = Observer::start(broker.port, "ocellus/+/+/embedding");
+    let _device = Device::start(&configure(dir.path(), &["porch"], broker.port, ""));
+    let (tx, seen) = channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|l| tx.send(l)));
+    let dim = observer.wait("an embedding", |_| true).json()["embedding"]["dim"].to_string();
+    for nth in 0..5 {
+        let line = seen.recv_timeout(DEADLINE).unwrap();
+        let words: Vec<&str> = line.split(' ').collect();
+        assert_eq!((words[0], words[2]), ("porch", &*dim), "{line}");
+        let alike: f64 = words[3].parse().unwrap();
+        assert!(
+            (-1.0..=1.0).contains(&alike) && (nth > 0 || alike == 1.0),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn the_node_red_flow_says_what_appeared() {
+    let Some(node) = node_modules() else {
+        return skip("Node-RED is not installed (scripts/test-deps.sh)");
+    };
+    let Some(broker) = mosquitto_or_skip() else {
+        return;
+    };
+    let flow = snippets("json")[0];
+    let parsed: Value = serde_json::from_str(flow).unwrap();
+    assert_eq!(parsed[1]["type"], "mqtt-broker");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("flows.json");
+    let here = flow.replace(
+        "\"port\":\"1883\"",
+        &format!("\"port\":\"{}\"", broker.port),
+    );
+    assert_ne!(here, flow);
+    std::fs::write(&file, here).unwrap();
+    // It has subscribed once the broker knows its client; mosquitto says so nowhere, so that the device's own events are awaited.
+    let alerts = Observer::start(broker.port, "alerts/#");
+    let events = Observer::start(broker.port, "ocellus/+/+/event");
+    let child = Command::new("node")
+        .arg(node.join("node-red/red.js"))
+        .arg("--userDir")
+        .arg(dir.path())
+        .args(["--port", &free_port().to_string()])
+        .arg(&file)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut child) = child else {
+        return skip("node is not installed");
+    };
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let _child = Process(child);
+    assert!(
+        lines.any(|l| l.is_ok_and(|l| l.contains("Connected to broker"))),
+        "Node-RED ended"
+    );
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+    let _device = Device::start(&configure(
+        dir.path(),
+        &["porch"],
+        broker.port,
+        "[smoothing]\nwindow_ms = 0\nmin_duration_ms = 0\n",
+    ));
+    let alert = alerts.wait("an alert of the program's own event", |_| true);
+    assert_eq!(alert.topic, "alerts/dev-1/porch");
+    let labels: BTreeSet<String> = events
+        .collect("the event", |s| {
+            alert
+                .text()
+                .starts_with(&format!("{} (", s.json()["to"].as_str().unwrap_or("-")))
+        })
+        .iter()
+        .map(|s| s.text())
+        .collect();
+    assert!(!labels.is_empty());
+    // What it must not say, then what it must.
+    let event = |replayed: bool, kind: &str, to: &str| {
+        json!({"event_type": kind, "from": null, "to": to, "score": 0.914, "replayed": replayed})
+            .to_string()
+    };
+    publish(
+        broker.port,
+        "ocellus/x/y/event",
+        &event(true, "appeared", "old"),
+        false,
+    );
+    publish(
+        broker.port,
+        "ocellus/x/y/event",
+        &event(false, "disappeared", "gone"),
+        false,
+    );
+    publish(
+        broker.port,
+        "ocellus/x/y/event",
+        &event(false, "appeared", "cat"),
+        false,
+    );
+    let alert = alerts.wait("the made event", |s| s.topic == "alerts/x/y");
+    assert_eq!(alert.text(), "cat (91 %)");
+}
+
+/// Levels with wildcards against a topic.
+fn matches(filter: &str, topic: &str) -> bool {
+    let (f, t): (Vec<_>, Vec<_>) = (filter.split('/').collect(), topic.split('/').collect());
+    f.len() == t.len() && f.iter().zip(&t).all(|(f, t)| *f == "+" || f == t)
+}
+
+/// The messages of a device that does everything, once each.
+fn one_of_each(port: u16, dir: &Path) -> Vec<Seen> {
+    let observer = Observer::start(port, "ocellus/#");
+    let more = "[smoothing]\nwindow_ms = 0\nmin_duration_ms = 0\n";
+    let device = Device::start(&configure(dir, &["porch"], port, more));
+    let mut seen = observer.collect("the settings", |s| s.topic.ends_with("max_rate/state"));
+    let mut missing: BTreeSet<&str> = [
+        "classification",
+        "embedding",
+        "event",
+        "health",
+        "info",
+        "state",
+        "snapshot",
+        "result",
+    ]
+    .into();
+    missing.retain(|m| !seen.iter().any(|s| s.topic.ends_with(&format!("/{m}"))));
+    publish(port, "ocellus/dev-1/porch/enter/set", "0.65", false);
+    let mut asked = false;
+    let end = std::time::Instant::now() + 3 * DEADLINE;
+    while !missing.is_empty() {
+        assert!(std::time::Instant::now() < end, "did not come: {missing:?}");
+        let next = observer.wait(&format!("{missing:?}"), |_| true);
+        if !asked && next.topic.ends_with("/classification") {
+            asked = true;
+            publish(
+                port,
+                "ocellus/dev-1/cmd",
+                r#"{"id":"s","op":"snapshot"}"#,
+                false,
+            );
+        }
+        missing.remove(next.topic.rsplit('/').next().unwrap());
+        seen.push(next);
+    }
+    assert!(device.stop().success());
+    seen.extend(observer.collect("the end", |s| {
+        s.topic == "ocellus/dev-1/status" && s.text() == "offline"
+    }));
+    seen
+}
+
+#[test]
+fn the_asyncapi_file_and_telegrafs_say_what_is_sent() {
+    let Some(broker) = mosquitto_or_skip() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let seen = one_of_each(broker.port, dir.path());
+
+    // Every message has its channel, with its payload, its QoS and whether it is retained.
+    let api = asyncapi();
+    let channels = api["channels"].as_object().unwrap();
+    let mut met = BTreeSet::new();
+    for message in &seen {
+        let filter = |c: &Value| {
+            let levels = c["address"].as_str().unwrap().split('/').map(|l| match l {
+                "{prefix}" => "ocellus",
+                "{device}" | "{camera}" | "{setting}" => "+",
+                other => other,
+            });
+            levels.collect::<Vec<_>>().join("/")
+        };
+        // The most exact one: `cmd/result` is no camera's topic.
+        let channel = channels
+            .iter()
+            .filter(|(_, c)| matches(&filter(c), &message.topic))
+            .min_by_key(|(_, c)| filter(c).matches('+').count());
+        let (name, channel) = channel.unwrap_or_else(|| panic!("no channel for {}", message.topic));
+        met.insert(name.as_str());
+        let (_, described) = channel["messages"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .next()
+            .unwrap();
+        match described["payload"]["schema"]["$ref"].as_str() {
+            None => assert!(message.payload.starts_with(&[0xff, 0xd8])),
+            Some(reference) => {
+                let kind = reference
+                    .strip_prefix("./messages-1.0.json#/$defs/")
+                    .unwrap();
+                match described["contentType"].as_str().unwrap() {
+                    "text/plain" => check(kind, &json!(message.text())),
+                    _ => check(kind, &message.json()),
+                }
+            }
+        }
+        if let Some(qos) = channel["x-mqtt"]["qos"].as_u64() {
+            assert_eq!(qos, u64::from(message.qos), "{name}");
+        }
+    }
+    let unmet: Vec<_> = channels
+        .keys()
+        .filter(|c| !met.contains(c.as_str()))
+        .collect();
+    assert!(unmet.is_empty(), "never seen: {unmet:?}");
+
+    // Telegraf's topics, tags and keys.
+    let telegraf: toml::Table = snippets("toml")
+        .iter()
+        .find(|s| s.contains("mqtt_consumer"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    for input in telegraf["inputs"]["mqtt_consumer"].as_array().unwrap() {
+        let topic = input["topics"][0].as_str().unwrap();
+        let matching: Vec<_> = seen.iter().filter(|s| matches(topic, &s.topic)).collect();
+        assert!(!matching.is_empty(), "{topic}");
+        let parsing = &input["topic_parsing"][0];
+        assert_eq!(parsing["topic"].as_str(), Some(topic));
+        assert_eq!(
+            parsing["tags"].as_str().unwrap().split('/').count(),
+            topic.split('/').count()
+        );
+        for message in matching {
+            let payload = message.json();
+            let key = |name: &str| {
+                input
+                    .get(name)
+                    .and_then(toml::Value::as_str)
+                    .map(String::from)
+            };
+            let time = payload[key("json_time_key").unwrap()]
+                .as_str()
+                .unwrap()
+                .to_string();
+            assert_eq!(time.len(), key("json_time_format").unwrap().len());
+            for text in input
+                .get("json_string_fields")
+                .and_then(toml::Value::as_array)
+                .into_iter()
+                .flatten()
+            {
+                assert!(payload.get(text.as_str().unwrap()).is_some(), "{text}");
+            }
+        }
+    }
+    // The series that the page names are numbers of these messages.
+    let numbers = |kind: &str| -> BTreeMap<String, Value> {
+        let last = seen.iter().rfind(|s| s.topic.ends_with(kind)).unwrap();
+        last.json()
+            .as_object()
+            .unwrap()
+            .clone()
+            .into_iter()
+            .collect()
+    };
+    for (measurement, kind) in [
+        ("ocellus_camera_", "/porch/state"),
+        ("ocellus_device_", "/health"),
+    ] {
+        let known = numbers(kind);
+        let series = PAGE.split(measurement).skip(1).map(|rest| {
+            rest.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                .next()
+                .unwrap()
+        });
+        for series in series {
+            assert!(
+                known
+                    .get(series)
+                    .is_some_and(|v| v.is_number() || v.is_null()),
+                "{measurement}{series}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_asyncapi_file_is_one() {
+    let Some(node) = node_modules() else {
+        return skip("AsyncAPI's schema is not installed (scripts/test-deps.sh)");
+    };
+    let text = std::fs::read_to_string(node.join("@asyncapi/specs/schemas/3.0.0-without-$id.json"))
+        .unwrap();
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let api = asyncapi();
+    let errors: Vec<String> = validator
+        .iter_errors(&api)
+        .map(|e| format!("{e} at {}", e.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    let mut broken = api.clone();
+    broken["operations"]["sendInfo"]["action"] = json!("shout");
+    assert!(!validator.is_valid(&broken));
+    // References within the file lead somewhere.
+    for operation in api["operations"].as_object().unwrap().values() {
+        for reference in [&operation["channel"], &operation["messages"][0]] {
+            let pointer = reference["$ref"]
+                .as_str()
+                .unwrap()
+                .strip_prefix('#')
+                .unwrap();
+            assert!(api.pointer(pointer).is_some(), "{pointer}");
+        }
+    }
+    let schema: Value = serde_json::from_str(include_str!("../schema/messages-1.0.json")).unwrap();
+    for channel in api["channels"].as_object().unwrap().values() {
+        let (_, message) = channel["messages"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .next()
+            .unwrap();
+        if let Some(reference) = message["payload"]["schema"]["$ref"].as_str() {
+            let pointer = reference.strip_prefix("./messages-1.0.json#").unwrap();
+            assert!(schema.pointer(pointer).is_some(), "{pointer}");
+        }
+    }
+}
