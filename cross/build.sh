@@ -32,7 +32,8 @@ as_root() {
 install_packages() {
     command -v apt-get >/dev/null || { say "please install: $*"; exit 1; }
     say "installing $*"
-    as_root apt-get update -qq
+    # A mirror that is just being renewed is no reason to stop; what cannot be installed says so.
+    as_root apt-get update -qq || true
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 

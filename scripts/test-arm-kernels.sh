@@ -28,8 +28,9 @@ run() {
     if [ ${#packages[@]} -gt 0 ]; then
         command -v apt-get >/dev/null || { echo "please install: ${packages[*]}" >&2; exit 1; }
         echo "installing ${packages[*]}"
-        as_root dpkg --add-architecture "$deb_arch"
-        as_root apt-get update -qq
+        [ -z "${RUSTC:-}" ] || as_root dpkg --add-architecture "$deb_arch"
+        # A mirror that is just being renewed is no reason to stop; what cannot be installed says so.
+        as_root apt-get update -qq || true
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
     fi
     local variable=${target^^}

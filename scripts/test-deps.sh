@@ -19,7 +19,8 @@ if [ ${#missing[@]} -gt 0 ]; then
         as_root=(sudo)
     fi
     echo "installing ${missing[*]}"
-    "${as_root[@]}" apt-get update -qq
+    # A mirror that is just being renewed is no reason to stop; what cannot be installed says so.
+    "${as_root[@]}" apt-get update -qq || true
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 

@@ -32,7 +32,8 @@ for package in "${!program[@]}"; do
 done
 if [ ${#missing[@]} -gt 0 ]; then
     echo "installing ${missing[*]}"
-    as_root apt-get update -qq
+    # A mirror that is just being renewed is no reason to stop; what cannot be installed says so.
+    as_root apt-get update -qq || true
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 # Where nothing did it at boot: in a container.

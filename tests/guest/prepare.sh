@@ -34,10 +34,11 @@ if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null || { echo "please install: ${missing[*]} (or run as root)" >&2; exit 1; }
     as_root=(sudo)
 fi
-if ! { dpkg --print-architecture; dpkg --print-foreign-architectures; } | grep -qx "$arch"; then
+if ! grep -qx "$arch" <<<"$(dpkg --print-architecture; dpkg --print-foreign-architectures)"; then
     "${as_root[@]}" dpkg --add-architecture "$arch"
 fi
-"${as_root[@]}" apt-get update -qq
+# A mirror that is just being renewed is no reason to stop; what cannot be installed says so.
+"${as_root[@]}" apt-get update -qq || true
 if [ ${#missing[@]} -gt 0 ]; then
     echo "installing ${missing[*]}"
     DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
