@@ -2,6 +2,7 @@
 //!
 //! Monotonic time ([`Instant`]) orders and measures; wall time only labels.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,6 +25,13 @@ impl Clock for SystemClock {
     fn wall(&self) -> SystemTime {
         SystemTime::now()
     }
+}
+
+/// Anything from 0 to 1, for waits that must not end for everybody at once. The standard library seeds each `RandomState`
+/// anew: randomness enough for that.
+pub fn jitter() -> f64 {
+    let random = RandomState::new().build_hasher().finish();
+    random as f64 / u64::MAX as f64
 }
 
 /// A clock that moves only when told to. For tests.

@@ -22,7 +22,7 @@
 //! | [`config`] | TOML → `Config` (what was written) → `Plan` (what will run) |
 //! | [`cli`] | a file a command |
 //!
-//! [`clock`], [`controls`], [`secret`], [`shutdown`], [`stats`] and [`watchdog`] are used by all of them. Imports run one way:
+//! [`clock`], [`controls`], [`limit`], [`replace`], [`secret`], [`shutdown`], [`stats`] and [`watchdog`] are used by all of them. Imports run one way:
 //! `cli → pipeline → {capture preprocess model task observe publish} → frame, clock, stats`.
 //! Stages never import each other, but for the data that one hands to the next.
 //!
@@ -32,7 +32,9 @@
 //! |---|---|---|
 //! | `capture-<camera>` | the device and its reconnects | [`frame::LatestSlots`] |
 //! | `infer-<n>` | preprocessor and model session; takes the camera whose frame waited longest | bounded queue to each sink |
-//! | `io` | a current-thread tokio: MQTT, embedded broker | – |
+//! | `io` | a current-thread tokio: MQTT, embedded broker, commands | – |
+//! | `spool` | the file of messages that wait for the broker | replies, in the order of the requests |
+//! | `seq` | the file of observations' numbers | atomics |
 
 #[cfg(feature = "broker")]
 pub mod broker;
@@ -43,11 +45,13 @@ pub mod config;
 pub mod control;
 pub mod controls;
 pub mod frame;
+pub mod limit;
 pub mod model;
 pub mod observe;
 pub mod pipeline;
 pub mod preprocess;
 pub mod publish;
+pub mod replace;
 pub mod secret;
 pub mod shutdown;
 pub mod stats;

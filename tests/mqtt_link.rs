@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::block_on;
 use common::mosquitto::{DEADLINE, Mosquitto, Observer, mosquitto_or_skip};
 use ocellus::publish::mqtt::link::{
     ACK_LIMIT, Cause, Link, LinkError, LinkEvent, LinkOptions, Message, Properties, Qos, Token,
@@ -16,14 +17,6 @@ use ocellus::publish::mqtt::link::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(work)
-}
 
 /// The same under MQTT 3.1.1 and 5.
 fn both(mut test: impl AsyncFnMut(Version)) {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::certificates::{Authority, EXPIRED, NOT_YET, Signed, VALID};
 use common::mosquitto::{DEADLINE, Mosquitto, free_port, mosquitto_or_skip};
-use common::ocellus;
+use common::{block_on, ocellus};
 use ocellus::publish::mqtt::link::{
     ACK_LIMIT, Link, LinkEvent, LinkOptions, Message, Qos, Version,
 };
@@ -22,14 +22,6 @@ use ocellus::publish::mqtt::{self, MqttSettings};
 use ocellus::secret::Login;
 
 const SECRET: &str = "hunter2-is-no-password";
-
-fn block_on<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(work)
-}
 
 fn probe(settings: &MqttSettings) -> Result<(), String> {
     block_on(mqtt::probe(settings, "dev-1"))

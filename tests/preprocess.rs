@@ -10,8 +10,7 @@ use common::{cosine, python, skip, sorted, test_data};
 use ocellus::frame::{Frame, FrameMeta, FramePool, Geometry, PixelFormat};
 use ocellus::model::{LoadOptions, Model};
 use ocellus::preprocess::{
-    ColourOrder, InputData, InputSpec, InputTensor, InputType, Layout, Normalize, Preprocessor,
-    ResizePolicy, frame_from_image_bytes,
+    InputData, InputSpec, InputTensor, Preprocessor, frame_from_image_bytes,
 };
 use proptest::prelude::*;
 
@@ -46,18 +45,7 @@ fn still(bytes: &[u8]) -> Frame {
 
 /// The whole frame as 96×96 raw RGB pixels.
 fn pixels() -> InputSpec {
-    InputSpec {
-        width: 96,
-        height: 96,
-        layout: Layout::Nhwc,
-        colour: ColourOrder::Rgb,
-        dtype: InputType::U8 {
-            scale: 1.0,
-            zero_point: 0,
-        },
-        resize: ResizePolicy::Stretch,
-        normalize: Normalize::NONE,
-    }
+    InputSpec::rgb(96, 96)
 }
 
 fn best(values: &[f32]) -> usize {

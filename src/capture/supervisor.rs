@@ -4,12 +4,12 @@
 //! thread `capture-<camera>`. Always holds: what was lost is closed before it is opened again; a missing camera is
 //! waited for, never given up; the heart beats every turn, during back-off too; a change is logged once.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::{CaptureContext, CaptureError, CaptureSettings, Opener, Source, TURN, opener};
+use crate::clock::jitter;
 use crate::frame::{Frame, LatestSlots};
 use crate::watchdog::Heartbeat;
 
@@ -267,12 +267,6 @@ impl Backoff {
         // Down only: the cap is a promise.
         delay.mul_f64(0.75 + 0.25 * jitter())
     }
-}
-
-/// Anything from 0 to 1.
-fn jitter() -> f64 {
-    let random = RandomState::new().build_hasher().finish();
-    random as f64 / u64::MAX as f64
 }
 
 /// Logs a camera's coming and going: once a change, not once an attempt.

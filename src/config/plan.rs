@@ -164,27 +164,13 @@ impl Plan {
                 ));
             }
         }
-        problems.extend(
-            config
-                .smoothing
-                .problems()
-                .into_iter()
-                .map(|p| in_section("smoothing", p)),
-        );
-        problems.extend(
-            config
-                .snapshot
-                .problems()
-                .into_iter()
-                .map(|p| in_section("snapshot", p)),
-        );
-        problems.extend(
-            config
-                .discovery
-                .problems()
-                .into_iter()
-                .map(|p| in_section("discovery", p)),
-        );
+        for (section, found) in [
+            ("smoothing", config.smoothing.problems()),
+            ("snapshot", config.snapshot.problems()),
+            ("discovery", config.discovery.problems()),
+        ] {
+            problems.extend(found.into_iter().map(|p| in_section(section, p)));
+        }
         let broker = config.broker.map(|b| {
             let file = b.password_file.map(|f| base.join(f));
             BrokerPlan::new(b.listen, b.username, file.as_deref())

@@ -7,7 +7,6 @@
 //! each reconnect; everything kept here is bounded.
 
 mod jobs;
-mod limit;
 mod memory;
 mod reload;
 mod request;
@@ -26,6 +25,7 @@ use serde_json::{Map, Value, json};
 use crate::clock::{Clock, rfc3339_ms};
 use crate::config::Plan;
 use crate::controls::Controls;
+use crate::limit::Limit;
 use crate::publish::mqtt::link::{Message, Properties, Qos};
 use crate::publish::mqtt::remote::{Remote, Wish};
 use crate::publish::mqtt::{DeviceInfo, Topics, payload};
@@ -33,7 +33,6 @@ use crate::shutdown::Shutdown;
 use crate::stats::Stats;
 
 use jobs::{Job, Outcome};
-use limit::Limit;
 use memory::{Known, Memory};
 use request::{Id, Op, Refusal};
 use setting::Setting;
@@ -42,9 +41,9 @@ pub use reload::camera_settings;
 pub use saved::SavedSettings;
 
 /// Commands and settings a second, and how many at once before that holds.
-const COMMANDS: (u32, f64) = (20, 5.0);
+const COMMANDS: (f64, f64) = (20.0, 5.0);
 /// Refusals that are answered; the rest is counted.
-const REFUSALS: (u32, f64) = (20, 5.0);
+const REFUSALS: (f64, f64) = (20.0, 5.0);
 /// Commands under way at most.
 const MAX_JOBS: usize = 16;
 /// Answers that wait for the broker at most.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::setting;
 use crate::controls::Controls;
+use crate::replace::replace;
 
 const FILE: &str = "settings.json";
 const MAX_BYTES: u64 = 256 << 10;
@@ -74,14 +75,7 @@ impl SavedSettings {
     /// # Errors
     /// The directory cannot be made or written.
     pub fn save(&self, state_dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(state_dir)?;
-        let new = state_dir.join("settings.json.new");
-        let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.sync_all()?;
-        fs::rename(&new, state_dir.join(FILE))?;
-        // The rename itself is on the disk once the directory is.
-        File::open(state_dir)?.sync_all()
+        replace(state_dir, FILE, &serde_json::to_vec_pretty(self)?)
     }
 }
 

@@ -7,10 +7,7 @@ use image::ExtendedColorType::Rgb8;
 use image::codecs::jpeg::JpegEncoder;
 
 use crate::frame::Frame;
-use crate::preprocess::{
-    ColourOrder, InputData, InputSpec, InputTensor, InputType, Layout, Normalize, Preprocessor,
-    ResizePolicy, frame_size,
-};
+use crate::preprocess::{InputData, InputSpec, InputTensor, Preprocessor, frame_size};
 
 /// A picture as it is published.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,18 +22,7 @@ pub(super) fn encode(frame: &Frame, quality: u8, max_side_px: u32) -> Result<Jpe
     let told = |e: &dyn std::fmt::Display| format!("the frame cannot be read: {e}");
     let (width, height) = frame_size(frame).map_err(|e| told(&e))?;
     let (width, height) = scaled(width, height, max_side_px);
-    let spec = InputSpec {
-        width,
-        height,
-        layout: Layout::Nhwc,
-        colour: ColourOrder::Rgb,
-        dtype: InputType::U8 {
-            scale: 1.0,
-            zero_point: 0,
-        },
-        resize: ResizePolicy::Stretch,
-        normalize: Normalize::NONE,
-    };
+    let spec = InputSpec::rgb(width, height);
     let mut pixels = InputTensor::for_spec(&spec);
     Preprocessor::new(spec)
         .run(frame, &mut pixels)

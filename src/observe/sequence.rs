@@ -8,7 +8,6 @@
 //! next block.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,6 +16,7 @@ use std::time::SystemTime;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::frame::CameraId;
+use crate::replace::replace;
 
 /// Numbers reserved at a time.
 pub const BLOCK: u64 = 10_000;
@@ -73,31 +73,22 @@ impl Sequences {
                 }
             }
         }
-        let mut cameras: Vec<Camera> = cameras
-            .into_iter()
-            .map(|id| {
-                let last = others.remove(&*id).unwrap_or(0).max(floor);
-                Camera {
-                    id,
-                    last: last.into(),
-                    reserved: last.into(),
-                }
-            })
-            .collect();
+        let cameras = cameras.into_iter().map(|id| {
+            let last = others.remove(&*id).unwrap_or(0).max(floor);
+            Camera {
+                id,
+                last: last.into(),
+                reserved: last.into(),
+            }
+        });
+        let shared = Arc::new(Shared {
+            directory: directory.map(Path::to_path_buf),
+            cameras: cameras.collect(),
+            others,
+        });
         let Some(directory) = directory else {
-            let shared = Arc::new(Shared {
-                directory: None,
-                cameras,
-                others,
-            });
             return Self { shared, wake: None };
         };
-        let mut shared = Shared {
-            directory: Some(directory.into()),
-            cameras: vec![],
-            others,
-        };
-        shared.cameras.append(&mut cameras);
         if let Err(e) = shared.reserve() {
             // The next life would read the same numbers again.
             let floor = from_clock();
@@ -110,7 +101,6 @@ impl Sequences {
                 c.last.fetch_max(floor, Relaxed);
             }
         }
-        let shared = Arc::new(shared);
         let (wake, rx) = bounded(1);
         let keeper = shared.clone();
         let thread = std::thread::Builder::new()
@@ -141,8 +131,7 @@ impl Sequences {
     pub fn close(&self) {
         if let Some(directory) = &self.shared.directory {
             let exact = |c: &Camera| c.last.load(Relaxed);
-            let written = write(directory, &self.shared.numbers(exact));
-            if let Err(e) = written {
+            if let Err(e) = write(directory, &self.shared.numbers(exact)) {
                 tracing::warn!("{}: {e}", directory.join(FILE).display());
             }
         }
@@ -196,15 +185,8 @@ fn read(path: &Path) -> Result<BTreeMap<String, u64>, String> {
     }
 }
 
-/// Whole or not at all, also when the power goes.
 fn write(directory: &Path, numbers: &BTreeMap<String, u64>) -> std::io::Result<()> {
-    std::fs::create_dir_all(directory)?;
-    let new = directory.join("seq.json.new");
-    let mut file = std::fs::File::create(&new)?;
-    file.write_all(&serde_json::to_vec(numbers)?)?;
-    file.sync_all()?;
-    std::fs::rename(&new, directory.join(FILE))?;
-    std::fs::File::open(directory)?.sync_all()
+    replace(directory, FILE, &serde_json::to_vec(numbers)?)
 }
 
 #[cfg(test)]

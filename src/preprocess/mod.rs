@@ -193,6 +193,22 @@ impl InputMapping {
 }
 
 impl InputSpec {
+    /// The whole frame as bytes R G B, row by row.
+    pub fn rgb(width: u32, height: u32) -> Self {
+        Self {
+            width,
+            height,
+            layout: Layout::Nhwc,
+            colour: ColourOrder::Rgb,
+            dtype: InputType::U8 {
+                scale: 1.0,
+                zero_point: 0,
+            },
+            resize: ResizePolicy::Stretch,
+            normalize: Normalize::NONE,
+        }
+    }
+
     /// The axes' lengths of the input.
     pub fn shape(&self) -> [usize; 4] {
         let (c, h, w) = (

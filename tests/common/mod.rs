@@ -50,6 +50,15 @@ pub fn ocellus() -> Command {
     command
 }
 
+/// Runs a future on this thread.
+pub fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(work)
+}
+
 /// A directory's entries, by name.
 pub fn sorted(dir: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(dir)

@@ -2,10 +2,7 @@
 
 use ocellus::capture::{CaptureSettings, open};
 use ocellus::frame::{Frame, PixelFormat};
-use ocellus::preprocess::{
-    ColourOrder, InputData, InputSpec, InputTensor, InputType, Layout, Normalize, Preprocessor,
-    ResizePolicy,
-};
+use ocellus::preprocess::{InputData, InputSpec, InputTensor, Preprocessor};
 
 use crate::camera::{context, good_frames, take};
 use crate::vivid::Vivid;
@@ -24,18 +21,7 @@ const BARS: [[u8; 3]; 8] = [
 
 /// The frame as R G B, by the code that feeds models.
 fn rgb(frame: &Frame) -> Vec<u8> {
-    let spec = InputSpec {
-        width: frame.geometry.width,
-        height: frame.geometry.height,
-        layout: Layout::Nhwc,
-        colour: ColourOrder::Rgb,
-        dtype: InputType::U8 {
-            scale: 1.0,
-            zero_point: 0,
-        },
-        resize: ResizePolicy::Stretch,
-        normalize: Normalize::NONE,
-    };
+    let spec = InputSpec::rgb(frame.geometry.width, frame.geometry.height);
     let mut tensor = InputTensor::for_spec(&spec);
     Preprocessor::new(spec).run(frame, &mut tensor).unwrap();
     match tensor.data {

@@ -40,6 +40,7 @@ const STORE_LIMIT: Duration = Duration::from_millis(300);
 const TICK: Duration = Duration::from_millis(50);
 /// A connection that lasted so long was a good one: back-off starts again.
 const STEADY: Duration = Duration::from_secs(5);
+
 /// Takes publications for MQTT. Clones share one queue.
 ///
 /// When the queue is full, the oldest observation that caused no event goes, then the oldest at all; each is counted in

@@ -15,7 +15,8 @@ use bytes::Bytes;
 
 use super::link::{Link, Message, Qos, Token};
 use super::payload;
-use crate::publish::spool::{self, Reply, Spool, SpoolMode, SpoolOrder, Stored};
+use crate::limit::Limit;
+use crate::publish::spool::{self, RETRY_AFTER, Reply, Spool, SpoolMode, SpoolOrder, Stored};
 
 /// Messages that the spool's thread was given and has not answered for.
 const PENDING_COUNT: usize = 256;
@@ -26,8 +27,6 @@ const READ_COUNT: usize = 64;
 const READ_BYTES: u64 = 512 << 10;
 /// A connection that is back so soon costs the disk nothing, if nothing waits there already.
 const GRACE: Duration = Duration::from_secs(2);
-/// After the disk has refused messages: not again before.
-const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// One message at QoS 1 that is not retained.
 #[derive(Debug)]
@@ -106,14 +105,17 @@ struct Backlog {
     /// The connection during which the read that is under way was asked for.
     reading: Option<u64>,
     retry_at: Option<Instant>,
-    allowance: f64,
-    refilled: Option<Instant>,
+    /// How fast they may go; `None`: as fast as the link takes them.
+    limit: Option<Limit>,
 }
 
 impl Delivery {
     pub fn new(keeping: Option<Keeping>) -> Self {
+        let rate = keeping.as_ref().map_or(0.0, |k| k.drain_rate);
+        // A tenth of a second's worth at once, one message at least.
+        let limit = (rate > 0.0).then(|| Limit::empty((rate / 10.0).max(1.0), rate));
         Self {
-            keeping: keeping.filter(|k| k.mode != SpoolMode::Off),
+            keeping,
             connected: false,
             stopping: false,
             away_since: Instant::now(),
@@ -125,7 +127,10 @@ impl Delivery {
             pending_count: 0,
             refused_until: None,
             done: Vec::new(),
-            backlog: Backlog::default(),
+            backlog: Backlog {
+                limit,
+                ..Backlog::default()
+            },
         }
     }
 
@@ -235,12 +240,13 @@ impl Delivery {
         if !self.connected {
             return;
         }
-        let rate = self.keeping.as_ref().map_or(0.0, |k| k.drain_rate);
-        self.backlog.refill(rate);
+        if let Some(limit) = &mut self.backlog.limit {
+            limit.refill(Instant::now());
+        }
         loop {
             let next = match self.outbox.pop_front() {
                 Some(next) => next,
-                None => match self.backlog.next(rate) {
+                None => match self.backlog.next() {
                     Some(stored) => Outgoing {
                         message: replayed(stored.message),
                         origin: Origin::File(stored.id),
@@ -469,26 +475,9 @@ impl Backlog {
             .extend(stored.into_iter().filter(|s| s.id <= end));
     }
 
-    fn refill(&mut self, rate: f64) {
-        let now = Instant::now();
-        let passed = self
-            .refilled
-            .replace(now)
-            .map_or(Duration::ZERO, |t| now - t);
-        // A tenth of a second's worth at once, one message at least.
-        self.allowance = (self.allowance + rate * passed.as_secs_f64()).min((rate / 10.0).max(1.0));
-    }
-
-    fn next(&mut self, rate: f64) -> Option<Stored> {
-        if rate == 0.0 {
-            return self.ready.pop_front();
-        }
-        if self.allowance < 1.0 {
-            return None;
-        }
-        let next = self.ready.pop_front()?;
-        self.allowance -= 1.0;
-        Some(next)
+    fn next(&mut self) -> Option<Stored> {
+        let may_go = !self.ready.is_empty() && self.limit.as_mut().is_none_or(Limit::take);
+        may_go.then(|| self.ready.pop_front()).flatten()
     }
 }
 

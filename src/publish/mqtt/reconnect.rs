@@ -1,11 +1,11 @@
 //! How long to wait before the next attempt, and what to say about the last one.
 
-use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use super::link::{Cause, LinkError};
+use crate::clock::jitter;
 
 const FIRST: Duration = Duration::from_millis(250);
 /// Where somebody must change something first: brokers lock out clients that knock too often.
@@ -38,10 +38,7 @@ impl Backoff {
             .saturating_mul(1 << self.attempts.min(16))
             .min(longest);
         self.attempts += 1;
-        // The standard library seeds each RandomState anew: randomness enough for jitter.
-        let random = std::hash::RandomState::new().build_hasher().finish();
-        let share = 0.5 + 0.5 * (random % 1000) as f64 / 1000.0;
-        step.mul_f64(share)
+        step.mul_f64(0.5 + 0.5 * jitter())
     }
 
     /// The connection has lasted.

@@ -32,7 +32,7 @@ const COMMIT_COUNT: usize = 512;
 /// The age is looked at so often while nothing comes.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 /// After a failure the disk is left alone for so long.
-const RETRY_AFTER: Duration = Duration::from_secs(10);
+pub const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// One message, as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

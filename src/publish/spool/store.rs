@@ -24,7 +24,7 @@ const KEEP_DAMAGED: usize = 2;
 /// Bounds of a store.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bounds {
-    /// Topics, payloads and 64 bytes a message. The file is up to a third larger.
+    /// Topics, payloads and 64 bytes a message. The file is somewhat larger.
     pub max_bytes: u64,
     /// By the wall clock.
     pub max_age: Duration,

@@ -8,7 +8,6 @@
 mod components;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -21,6 +20,7 @@ use super::link::Message;
 use super::payload::DeviceInfo;
 use super::remote::{Remote, Wish};
 use super::topic::valid_prefix;
+use crate::clock::jitter;
 
 /// How long what was announced before may take to come back from the broker.
 const READ_BACK: Duration = Duration::from_millis(1000);
@@ -239,7 +239,7 @@ impl Remote for Discovery {
     fn incoming(&mut self, message: &Message, now: Instant) {
         if message.topic == self.birth_topic() {
             if &*message.payload == b"online" && !message.retain && self.announce_at.is_none() {
-                self.announce_at = Some(now + random_delay());
+                self.announce_at = Some(now + LONGEST_DELAY.mul_f64(jitter()));
             }
         } else if message.retain && !message.payload.is_empty() {
             let before = (self.gone.len(), self.clear.len());
@@ -266,12 +266,6 @@ impl Remote for Discovery {
             Wish::Refresh
         })
     }
-}
-
-fn random_delay() -> Duration {
-    // The standard library seeds each RandomState anew.
-    let random = RandomState::new().build_hasher().finish();
-    LONGEST_DELAY.mul_f64((random % 1000) as f64 / 1000.0)
 }
 
 #[cfg(test)]
