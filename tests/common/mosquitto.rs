@@ -11,6 +11,10 @@ use ocellus::publish::mqtt::link::{ACK_LIMIT, Link, LinkOptions, Qos, Version};
 /// How long a test waits for what must happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Configuration of a broker that drops nothing for a subscriber who is slower than the publishers. By default it drops
+/// what is beyond a thousand messages, acknowledged or not.
+pub const KEEPS_ALL: &str = "max_inflight_messages 0\nmax_queued_messages 0\n";
+
 /// Ends its process, by its id, when dropped.
 pub struct Mosquitto {
     child: Child,
@@ -21,11 +25,16 @@ pub struct Mosquitto {
 
 /// `None`, said loudly, where mosquitto is not installed; a failure where nothing may be skipped.
 pub fn mosquitto_or_skip() -> Option<Mosquitto> {
+    mosquitto_with_or_skip("")
+}
+
+/// With more in its configuration, as [`Mosquitto::start`] takes it.
+pub fn mosquitto_with_or_skip(extra: &str) -> Option<Mosquitto> {
     let installed = ["mosquitto", "mosquitto_sub", "mosquitto_pub"]
         .iter()
         .all(|p| spawnable(p));
     if installed {
-        return Some(Mosquitto::start(""));
+        return Some(Mosquitto::start(extra));
     }
     super::skip("mosquitto and mosquitto-clients are not installed");
     None

@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use crate::common::mosquitto::DEADLINE;
 
+const POLL: Duration = Duration::from_millis(20);
+
 /// Topic and `seq`.
 pub type Name = (String, u64);
 
@@ -111,6 +113,22 @@ impl Subscriber {
     pub fn names(&self) -> BTreeSet<Name> {
         self.receipts().into_iter().map(|r| r.name).collect()
     }
+
+    /// Waits until all of them have arrived.
+    pub fn wait_for(&self, all: &BTreeSet<Name>) {
+        let start = Instant::now();
+        loop {
+            let names = self.names();
+            let mut missing = all.difference(&names);
+            let Some(first) = missing.next() else { return };
+            let (more, count) = (missing.count(), all.len());
+            assert!(
+                start.elapsed() < DEADLINE,
+                "{first:?} and {more} more of {count} messages did not arrive"
+            );
+            std::thread::sleep(POLL);
+        }
+    }
 }
 
 impl Drop for Subscriber {
@@ -143,7 +161,7 @@ pub fn wait_longer(what: &str, limit: Duration, holds: impl Fn() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < limit, "did not happen: {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(POLL);
     }
 }
 
