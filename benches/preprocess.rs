@@ -29,6 +29,7 @@ fn frame(format: &str, width: &str, height: &str, file: &str) -> Frame {
             wall_time: SystemTime::now(),
             truth: None,
         },
+        mask: None,
     }
 }
 

@@ -127,6 +127,7 @@ impl Source for Fake {
                 wall_time: SystemTime::now(),
                 truth: None,
             },
+            mask: None,
         })
     }
 

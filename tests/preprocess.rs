@@ -118,6 +118,7 @@ fn every_form_of_picture_is_read_as_pillow_reads_it() {
                     geometry: Geometry::packed(640, 480, format),
                     data,
                     meta: FrameMeta::of_still("raw"),
+                    mask: None,
                 }
             }
             _ => continue,
@@ -221,6 +222,7 @@ proptest! {
             geometry: Geometry::packed(500, 375, PixelFormat::Mjpeg),
             data,
             meta: FrameMeta::of_still("damaged"),
+            mask: None,
         };
         let mut preprocessor = Preprocessor::new(pixels());
         let mut tensor = InputTensor::for_spec(&pixels());
@@ -244,7 +246,7 @@ proptest! {
         data.resize(bytes, 77);
         let mut geometry = Geometry::packed(width, height, format);
         geometry.stride_bytes += padding;
-        let frame = Frame { format, geometry, data, meta: FrameMeta::of_still("raw") };
+        let frame = Frame { format, geometry, data, meta: FrameMeta::of_still("raw"), mask: None };
         let mut tensor = InputTensor::for_spec(&pixels());
         let _ = Preprocessor::new(pixels()).run(&frame, &mut tensor);
     }

@@ -216,6 +216,7 @@ impl CaptureContext {
                 wall_time: self.clock.wall(),
                 truth: None,
             },
+            mask: None,
         }
     }
 

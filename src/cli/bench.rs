@@ -111,6 +111,7 @@ fn drawn_frame() -> Frame {
         geometry: Geometry::packed(width, height, PixelFormat::Rgb24),
         data,
         meta,
+        mask: None,
     }
 }
 

@@ -76,6 +76,8 @@ pub struct CameraConfig {
     pub timeout_ms: Option<u64>,
     /// Files: play for ever.
     pub repeat: bool,
+    /// Polygons that nobody may see: points `[x, y]`, 0 to 1 of the picture.
+    pub privacy_masks: Vec<Vec<[f64; 2]>>,
 }
 
 /// `[[model]]`

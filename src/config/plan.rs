@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use super::{CameraConfig, Config, ModelConfig, Problem, SelfTestWhen, SnapshotSettings};
 use crate::capture::{CaptureSettings, SourceSpec};
-use crate::frame::CameraId;
+use crate::frame::{CameraId, Mask};
 use crate::observe::SmoothingSettings;
 use crate::publish::mqtt::{DiscoverySettings, MqttSettings};
 use crate::publish::spool::{SpoolMode, SpoolSettings};
@@ -116,6 +117,8 @@ pub struct CameraPlan {
     pub id: CameraId,
     /// How it is opened.
     pub capture: CaptureSettings,
+    /// What nobody may see of its pictures.
+    pub mask: Option<Arc<Mask>>,
     /// Indices of the models that look at it.
     pub models: Vec<usize>,
 }
@@ -385,9 +388,11 @@ fn cameras(
             Err(e) => problems.push(Problem::new(key("source"), e.to_string())),
             Ok(source) => {
                 let capture = capture_settings(c, source, &key, problems);
+                let mask = mask(c, &key, problems);
                 plans.push(CameraPlan {
                     id: id.into(),
                     capture,
+                    mask,
                     models: vec![],
                 });
             }
@@ -417,6 +422,23 @@ fn cameras(
         }
     }
     plans
+}
+
+fn mask(
+    c: &CameraConfig,
+    key: &dyn Fn(&str) -> String,
+    problems: &mut Vec<Problem>,
+) -> Option<Arc<Mask>> {
+    if c.privacy_masks.is_empty() {
+        return None;
+    }
+    match Mask::new(c.privacy_masks.clone()) {
+        Ok(mask) => Some(Arc::new(mask)),
+        Err((nth, why)) => {
+            problems.push(Problem::new(key(&format!("privacy_masks.{nth}")), why));
+            None
+        }
+    }
 }
 
 fn capture_settings(
@@ -549,6 +571,7 @@ mod tests {
             id = 'yard'
             fps = -1.0
             size = [4, 4]
+            privacy_masks = [[[0, 0], [0.5, 0], [0, 0.5]], [[0, 0], [320, 240], [0, 240]]]
             [[model]]
             id = 'm'
             [[model]]
@@ -563,6 +586,7 @@ mod tests {
             "camera.0.source: `rtsp://x` is no camera source",
             "camera.1.fps: -1",
             "camera.1.size: 4×4",
+            "camera.1.privacy_masks.1: [320, 240] is outside the picture",
             "model.0.path: missing",
             "model.1.tasks: ",
         ] {

@@ -67,6 +67,7 @@ mod tests {
             geometry: Geometry::packed(width, height, format),
             data,
             meta: FrameMeta::of_still("porch"),
+            mask: None,
         }
     }
 

@@ -130,6 +130,7 @@ fn grey() -> Frame {
         geometry: Geometry::packed(64, 48, PixelFormat::Grey),
         data,
         meta: FrameMeta::of_still("porch"),
+        mask: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! a frame is never decoded here.
 
 mod format;
+pub mod mask;
 mod pool;
 mod slots;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 pub use format::{PixelFormat, UnknownPixelFormat};
+pub use mask::Mask;
 pub use pool::{FrameBuf, FramePool};
 pub use slots::{LatestSlots, Taken};
 
@@ -65,6 +67,7 @@ impl Frame {
             geometry: self.geometry,
             data,
             meta: self.meta.clone(),
+            mask: self.mask.clone(),
         }
     }
 }
@@ -111,4 +114,7 @@ pub struct Frame {
     pub data: FrameBuf,
     /// Where and when.
     pub meta: FrameMeta,
+    /// Of an MJPEG frame: what becomes black when the bytes become pixels. Raw frames are black there already
+    /// ([`apply_mask`](crate::preprocess::apply_mask)).
+    pub mask: Option<Arc<Mask>>,
 }

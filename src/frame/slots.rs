@@ -127,6 +127,7 @@ mod tests {
                 wall_time: SystemTime::UNIX_EPOCH,
                 truth: None,
             },
+            mask: None,
         }
     }
 

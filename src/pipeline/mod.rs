@@ -170,10 +170,7 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
         .cameras
         .iter()
         .enumerate()
-        .map(|(index, c)| {
-            let (id, numbers) = (c.id.clone(), sequences.clone());
-            CameraState::new(id, index, numbers, plan.smoothing, &c.models)
-        })
+        .map(|(index, c)| CameraState::new(c, index, sequences.clone(), plan.smoothing))
         .collect();
     let infer_silence = match parts.is_service {
         true => sd_notify::watchdog_enabled().unwrap_or(INFER_SILENCE),

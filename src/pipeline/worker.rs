@@ -1,7 +1,8 @@
 //! The inference thread: frame → tensor → network → results → observation → sinks.
 //!
 //! In: frames from [`LatestSlots`]. Out: [`Observation`]s, handed to every sink. On `infer-<n>`. Always holds: each
-//! frame that is taken is counted once: inferred, undecodable, failed, or disabled where inference is off.
+//! frame that is taken is counted once: inferred, undecodable, failed, or disabled where inference is off; what a privacy mask covers
+//! is black before anything else is done with the frame.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -9,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::config::Plan;
+use crate::config::{CameraPlan, Plan};
 use crate::controls::{CameraSettings, Controls, Request};
-use crate::frame::{CameraId, Frame, FramePool, LatestSlots, Taken};
+use crate::frame::{CameraId, Frame, FramePool, LatestSlots, Mask, Taken};
 use crate::model::{Model, Session};
 use crate::observe::{
     ModelRef, Observation, Publication, Sequences, Smoother, SmoothingSettings, Timing,
 };
-use crate::preprocess::{InputTensor, Preprocessor};
+use crate::preprocess::{InputTensor, Preprocessor, apply_mask};
 use crate::publish::Sink;
 use crate::shutdown::Shutdown;
 use crate::stats::{Stage, Stats};
@@ -31,6 +32,7 @@ pub(super) struct CameraState {
     id: CameraId,
     /// Its place in the plan.
     index: usize,
+    mask: Option<Arc<Mask>>,
     models: Vec<usize>,
     sequences: Sequences,
     memory: Mutex<Memory>,
@@ -44,21 +46,22 @@ struct Memory {
 
 impl CameraState {
     pub(super) fn new(
-        id: CameraId,
+        camera: &CameraPlan,
         index: usize,
         sequences: Sequences,
         smoothing: SmoothingSettings,
-        models: &[usize],
     ) -> Self {
-        let smoothers = models.iter().map(|_| Smoother::new(smoothing)).collect();
+        let smoother = |_: &usize| Smoother::new(smoothing);
+        let smoothers = camera.models.iter().map(smoother).collect();
         let memory = Memory {
             inferred_at: VecDeque::new(),
             smoothers,
         };
         Self {
-            id,
+            id: camera.id.clone(),
             index,
-            models: models.to_vec(),
+            mask: camera.mask.clone(),
+            models: camera.models.clone(),
             sequences,
             memory: Mutex::new(memory),
         }
@@ -139,13 +142,16 @@ impl Worker {
                 Taken::Frame(camera, _) if shutdown.is_requested() => {
                     self.stats.cameras[camera].abandoned.inc();
                 }
-                Taken::Frame(camera, frame) => self.take(camera, &frame),
+                Taken::Frame(camera, frame) => self.take(camera, frame),
             }
         }
     }
 
     /// What is wanted of the frame, then inference, if it is on or wanted.
-    fn take(&mut self, camera: usize, frame: &Frame) {
+    fn take(&mut self, camera: usize, mut frame: Frame) {
+        if let Some(mask) = &self.cameras[camera].mask {
+            apply_mask(&mut frame, mask);
+        }
         let (settings, requests) = self.controls.take(camera);
         let mut askers = Vec::new();
         for request in requests {
@@ -159,7 +165,7 @@ impl Worker {
             self.stats.cameras[camera].disabled.inc();
             return;
         }
-        let result = self.infer(camera, frame, &settings, !askers.is_empty());
+        let result = self.infer(camera, &frame, &settings, !askers.is_empty());
         for answer in askers {
             let _ = answer.send(result.clone());
         }

@@ -50,6 +50,18 @@ pub(super) fn order(wanted: ColourOrder) -> &'static [usize] {
     }
 }
 
+/// The value of a channel where the picture is black.
+pub(super) fn black(kind: Kind, channel: usize) -> u8 {
+    match kind {
+        Kind::Raw(
+            PixelFormat::Rgb24 | PixelFormat::Bgr24 | PixelFormat::Grey | PixelFormat::Mjpeg,
+        ) => 0,
+        _ if channel > 0 => 128,
+        Kind::Raw(_) => 16,
+        Kind::Jpeg { .. } => 0,
+    }
+}
+
 impl Colour {
     /// How many of the source's channels are needed.
     pub fn source_channels(self) -> usize {

@@ -2,13 +2,14 @@
 //!
 //! In: a [`Frame`] in any [`PixelFormat`]. Out: an [`InputTensor`]
 //! that the caller owns and reuses. On the `infer-<n>` threads. Always holds: no allocation a frame in steady state
-//! beyond what a decoder needs; a bad frame is an error, never a panic.
+//! beyond what a decoder needs; a bad frame is an error, never a panic; what a privacy mask covers goes into no tensor.
 //!
 //! Colours: raw YUV is BT.601 in video's limited range, as cameras give it; JPEG is BT.601 in full range; grey is
 //! full range. EXIF orientation is not applied (nor does Pillow by default): a camera's frames have none.
 
 mod colour;
 mod jpeg;
+mod mask;
 mod placement;
 mod plan;
 mod raw;
@@ -19,6 +20,7 @@ mod table;
 use std::time::{Duration, Instant};
 
 use crate::frame::{Frame, PixelFormat};
+pub use mask::apply_mask;
 use plan::{Plan, Source};
 pub use still::{frame_from_image_bytes, frame_size, image_size};
 pub use table::PixelTable;
@@ -357,6 +359,9 @@ impl Preprocessor {
             self.jpeg
                 .decode(&header, &frame.data, plan)
                 .map_err(undecodable)?;
+            if let Some(mask) = &frame.mask {
+                self.jpeg.blacken(&header, plan, mask);
+            }
             planes = self.jpeg.planes();
         } else {
             planes = raw::planes(frame)?;

@@ -76,11 +76,11 @@ pub(super) struct Plan {
 }
 
 /// One component of a plane, before the axes are known.
-struct Samples {
-    channel: usize,
-    first: usize,
-    step: usize,
-    extent: f64,
+pub(super) struct Samples {
+    pub channel: usize,
+    pub first: usize,
+    pub step: usize,
+    pub extent: f64,
 }
 
 impl Plan {
@@ -290,7 +290,7 @@ fn jpeg_scale(reduction: f64) -> usize {
 }
 
 /// Plane, height in samples and the components of its rows.
-fn planes(source: Source, jpeg_scale: usize) -> Vec<(usize, f64, Vec<Samples>)> {
+pub(super) fn planes(source: Source, jpeg_scale: usize) -> Vec<(usize, f64, Vec<Samples>)> {
     let (w, h) = (f64::from(source.size.0), f64::from(source.size.1));
     let at = |channel, first, step, extent| Samples {
         channel,

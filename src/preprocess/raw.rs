@@ -3,8 +3,18 @@
 use super::{MAX_PIXELS, PreprocessError};
 use crate::frame::{Frame, PixelFormat};
 
-/// Bytes and stride of each plane; all rows are within the bytes.
+/// Each plane and its stride; all rows are within the bytes.
 pub(super) fn planes(frame: &Frame) -> Result<[(&[u8], usize); 3], PreprocessError> {
+    let mut rest = &frame.data[..];
+    Ok(layout(frame)?.map(|(bytes, stride)| {
+        let (plane, behind) = rest.split_at(bytes);
+        rest = behind;
+        (plane, stride)
+    }))
+}
+
+/// Bytes and stride of each plane; they follow each other, and the frame has them all.
+pub(super) fn layout(frame: &Frame) -> Result<[(usize, usize); 3], PreprocessError> {
     let g = frame.geometry;
     let format = frame.format;
     let wrong = |problem: String| PreprocessError::Geometry {
@@ -48,11 +58,7 @@ pub(super) fn planes(frame: &Frame) -> Result<[(&[u8], usize); 3], PreprocessErr
             frame.data.len()
         )));
     }
-    let mut rest = &frame.data[..];
-    let mut planes = [(&[][..], 0); 3];
-    for ((plane, length), stride) in planes.iter_mut().zip(lengths).zip(strides) {
-        let (taken, behind) = rest.split_at(length as usize);
-        (*plane, rest) = ((taken, stride as usize), behind);
-    }
-    Ok(planes)
+    Ok(std::array::from_fn(|i| {
+        (lengths[i] as usize, strides[i] as usize)
+    }))
 }

@@ -23,6 +23,7 @@ pub fn frame_from_image_bytes(
             geometry: Geometry::packed(header.size.0, header.size.1, PixelFormat::Mjpeg),
             data,
             meta,
+            mask: None,
         });
     }
     let mut limits = image::Limits::default();
@@ -45,6 +46,7 @@ pub fn frame_from_image_bytes(
         geometry: Geometry::packed(width, height, PixelFormat::Rgb24),
         data,
         meta,
+        mask: None,
     })
 }
 

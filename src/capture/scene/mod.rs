@@ -137,6 +137,7 @@ impl Source for SceneSource {
                 wall_time: self.context.clock.wall(),
                 truth: Some(Arc::new(truth)),
             },
+            mask: None,
         })
     }
 

@@ -10,9 +10,9 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::MAX_PIXELS;
 use super::plan::{Kind, Plan};
-use crate::frame::PixelFormat;
+use super::{MAX_PIXELS, mask};
+use crate::frame::{Mask, PixelFormat};
 pub(super) use header::{Header, parse};
 use idct::Basis;
 use scan::{Plane, Wanted};
@@ -87,6 +87,20 @@ impl Decoder {
         decoder
             .decode_into(&mut plane.data)
             .map_err(|e| e.to_string())
+    }
+
+    /// Makes what a privacy mask covers black in the planes of the picture that [`decode`](Self::decode) made.
+    pub fn blacken(&mut self, header: &Header, plan: &Plan, mask: &Mask) {
+        if header.simple {
+            let planes = self.planes.each_mut().map(|p| (&mut p.data[..], p.stride));
+            return mask::blacken(planes, plan.source, plan.jpeg_scale, mask);
+        }
+        let most = |f: fn(&header::Component) -> u8| {
+            usize::from(header.components.iter().map(f).max().unwrap_or(1))
+        };
+        let most = (most(|c| c.h), most(|c| c.v));
+        let channels = if header.components.len() == 1 { 1 } else { 3 };
+        mask::blacken_whole(&mut self.planes[0].data, channels, header.size, most, mask);
     }
 
     /// Bytes and stride of each plane.
