@@ -12,6 +12,7 @@
 //! | [`frame`] | `Frame`, its geometry and metadata, the buffer pool, the latest-frame slots |
 //! | [`capture`] | camera kinds behind [`capture::Source`]; the supervisor that reopens them |
 //! | [`preprocess`] | a frame's bytes → the model's input tensor |
+//! | [`motion`] | whether a frame is worth an inference |
 //! | [`model`] | bundles, the ONNX normalization pass, the inference engine |
 //! | [`task`] | pure decoders of the model's outputs |
 //! | [`observe`] | observations; smoothing and hysteresis |
@@ -23,7 +24,7 @@
 //! | [`cli`] | a file a command |
 //!
 //! [`clock`], [`controls`], [`limit`], [`replace`], [`secret`], [`shutdown`], [`stats`] and [`watchdog`] are used by all of them. Imports run one way:
-//! `cli → pipeline → {capture preprocess model task observe publish} → frame, clock, stats`.
+//! `cli → pipeline → {capture preprocess motion model task observe publish} → frame, clock, stats`.
 //! Stages never import each other, but for the data that one hands to the next.
 //!
 //! ## Threads
@@ -47,6 +48,7 @@ pub mod controls;
 pub mod frame;
 pub mod limit;
 pub mod model;
+pub mod motion;
 pub mod observe;
 pub mod pipeline;
 pub mod preprocess;

@@ -1,7 +1,7 @@
 //! Counters and latencies, written by every thread, read by summaries and `health`.
 //!
 //! Slot overwrites, device gaps, bad frames and full sink queues are different causes and different counters.
-//! After a stop `captured = inferred + overwritten + undecodable + failed + disabled + abandoned`; while running at most one
+//! After a stop `captured = inferred + overwritten + undecodable + failed + disabled + still + abandoned`; while running at most one
 //! frame a camera waits in its slot and one is in each worker's hand.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -55,6 +55,8 @@ pub struct CameraStats {
     pub failed: Counter,
     /// Captured frames that were not inferred because inference was off.
     pub disabled: Counter,
+    /// Captured frames that were not inferred because nothing had moved.
+    pub still: Counter,
     /// Captured frames that still waited when a stop was requested.
     pub abandoned: Counter,
     /// Times the device was lost and reopened.
@@ -307,6 +309,7 @@ impl CameraStats {
             undecodable: Counter::default(),
             failed: Counter::default(),
             disabled: Counter::default(),
+            still: Counter::default(),
             abandoned: Counter::default(),
             reopened: Counter::default(),
             judged: Counter::default(),

@@ -15,6 +15,7 @@ pub(super) fn log(stats: &Stats) {
             overwritten = c.overwritten.get(),
             undecodable = c.undecodable.get(),
             failed = c.failed.get(),
+            still = c.still.get(),
             rejected = c.rejected.get(),
             device_gaps = c.device_gaps.get(),
             "stopped"
@@ -73,6 +74,14 @@ fn camera(out: &mut String, c: &CameraStats, ran: Duration) {
     );
     if c.disabled.get() > 0 {
         let _ = writeln!(out, "  {} while inference was off", c.disabled.get());
+    }
+    if c.still.get() > 0 {
+        let percent = 100.0 * c.still.get() as f64 / c.captured.get().max(1) as f64;
+        let _ = writeln!(
+            out,
+            "  {} not inferred because nothing had moved ({percent:.1} %)",
+            c.still.get()
+        );
     }
     if c.judged.get() > 0 {
         let percent = 100.0 * c.right.get() as f64 / c.judged.get() as f64;

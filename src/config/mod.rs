@@ -13,6 +13,7 @@ pub use crate::toml_read::Problem;
 pub use plan::{BrokerPlan, CameraPlan, ModelPlan, Plan};
 
 use crate::frame::PixelFormat;
+use crate::motion::MotionSettings;
 use crate::observe::SmoothingSettings;
 use crate::publish::mqtt::{DiscoverySettings, MqttSettings};
 use crate::publish::spool::SpoolSettings;
@@ -78,6 +79,8 @@ pub struct CameraConfig {
     pub repeat: bool,
     /// Polygons that nobody may see: points `[x, y]`, 0 to 1 of the picture.
     pub privacy_masks: Vec<Vec<[f64; 2]>>,
+    /// `[camera.motion]`: frames are inferred only if something moved.
+    pub motion: Option<MotionSettings>,
 }
 
 /// `[[model]]`
@@ -244,6 +247,7 @@ mod tests {
         for (heading, keys) in [
             ("[device]", keys::<DeviceConfig>()),
             ("[[camera]]", keys::<CameraConfig>()),
+            ("[camera.motion]", keys::<MotionSettings>()),
             ("[[model]]", keys::<ModelConfig>()),
             ("[model.classify]", keys::<ClassifySettings>()),
             ("[model.embed]", keys::<EmbedSettings>()),
@@ -260,7 +264,7 @@ mod tests {
             assert!(!keys.is_empty());
             for key in keys
                 .iter()
-                .filter(|k| !["classify", "embed"].contains(&&***k))
+                .filter(|k| !["classify", "embed", "motion"].contains(&&***k))
             {
                 assert!(
                     section(heading).contains(&format!("| `{key}` |")),

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{CameraConfig, Config, ModelConfig, Problem, SelfTestWhen, SnapshotSettings};
 use crate::capture::{CaptureSettings, SourceSpec};
 use crate::frame::{CameraId, Mask};
+use crate::motion::MotionSettings;
 use crate::observe::SmoothingSettings;
 use crate::publish::mqtt::{DiscoverySettings, MqttSettings};
 use crate::publish::spool::{SpoolMode, SpoolSettings};
@@ -119,6 +120,8 @@ pub struct CameraPlan {
     pub capture: CaptureSettings,
     /// What nobody may see of its pictures.
     pub mask: Option<Arc<Mask>>,
+    /// Its frames are inferred only if something moved.
+    pub motion: Option<MotionSettings>,
     /// Indices of the models that look at it.
     pub models: Vec<usize>,
 }
@@ -389,10 +392,13 @@ fn cameras(
             Ok(source) => {
                 let capture = capture_settings(c, source, &key, problems);
                 let mask = mask(c, &key, problems);
+                let motion = c.motion.iter().flat_map(MotionSettings::problems);
+                problems.extend(motion.map(|p| in_section(&key("motion"), p)));
                 plans.push(CameraPlan {
                     id: id.into(),
                     capture,
                     mask,
+                    motion: c.motion,
                     models: vec![],
                 });
             }
@@ -572,6 +578,7 @@ mod tests {
             fps = -1.0
             size = [4, 4]
             privacy_masks = [[[0, 0], [0.5, 0], [0, 0.5]], [[0, 0], [320, 240], [0, 240]]]
+            motion = { threshold = 0, area = 1, hold_s = -1, at_least_every_s = 0 }
             [[model]]
             id = 'm'
             [[model]]
@@ -586,6 +593,10 @@ mod tests {
             "camera.0.source: `rtsp://x` is no camera source",
             "camera.1.fps: -1",
             "camera.1.size: 4×4",
+            "camera.1.motion.threshold: 0 is below",
+            "camera.1.motion.area: 1 is not",
+            "camera.1.motion.hold_s: -1",
+            "camera.1.motion.at_least_every_s: 0",
             "camera.1.privacy_masks.1: [320, 240] is outside the picture",
             "model.0.path: missing",
             "model.1.tasks: ",

@@ -1,7 +1,8 @@
 //! The inference thread: frame → tensor → network → results → observation → sinks.
 //!
 //! In: frames from [`LatestSlots`]. Out: [`Observation`]s, handed to every sink. On `infer-<n>`. Always holds: each
-//! frame that is taken is counted once: inferred, undecodable, failed, or disabled where inference is off; what a privacy mask covers
+//! frame that is taken is counted once: inferred, undecodable, failed, disabled where inference is off, or still where nothing
+//! moved; what a privacy mask covers
 //! is black before anything else is done with the frame.
 
 use std::collections::VecDeque;
@@ -14,6 +15,7 @@ use crate::config::{CameraPlan, Plan};
 use crate::controls::{CameraSettings, Controls, Request};
 use crate::frame::{CameraId, Frame, FramePool, LatestSlots, Mask, Taken};
 use crate::model::{Model, Session};
+use crate::motion::MotionGate;
 use crate::observe::{
     ModelRef, Observation, Publication, Sequences, Smoother, SmoothingSettings, Timing,
 };
@@ -39,6 +41,8 @@ pub(super) struct CameraState {
 }
 
 struct Memory {
+    /// `None`: every frame is inferred.
+    motion: Option<MotionGate>,
     inferred_at: VecDeque<Instant>,
     /// One for each model that looks at this camera.
     smoothers: Vec<Smoother>,
@@ -54,6 +58,7 @@ impl CameraState {
         let smoother = |_: &usize| Smoother::new(smoothing);
         let smoothers = camera.models.iter().map(smoother).collect();
         let memory = Memory {
+            motion: camera.motion.map(MotionGate::new),
             inferred_at: VecDeque::new(),
             smoothers,
         };
@@ -65,6 +70,13 @@ impl CameraState {
             sequences,
             memory: Mutex::new(memory),
         }
+    }
+
+    /// Whether something has moved, or it is time to look all the same. `anyway`: the frame is inferred in any case.
+    fn moved(&self, frame: &Frame, anyway: bool) -> bool {
+        let mut memory = self.memory.lock().unwrap();
+        let gate = memory.motion.as_mut();
+        gate.is_none_or(|g| g.passes(frame, anyway))
     }
 }
 
@@ -163,6 +175,10 @@ impl Worker {
         }
         if !settings.inference && askers.is_empty() {
             self.stats.cameras[camera].disabled.inc();
+            return;
+        }
+        if !self.cameras[camera].moved(&frame, !askers.is_empty()) {
+            self.stats.cameras[camera].still.inc();
             return;
         }
         let result = self.infer(camera, &frame, &settings, !askers.is_empty());

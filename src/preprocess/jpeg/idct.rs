@@ -59,12 +59,12 @@ impl Basis {
         self.size
     }
 
-    /// Dequantized coefficients, row-major, of which none behind zigzag index `last` is set → `size` × `size`
+    /// Not for size 1, which is the [`mean`]. Dequantized coefficients, row-major, of which none behind zigzag index `last` is set → `size` × `size`
     /// samples at the start of `out`.
     #[inline(always)]
     pub fn transform(&self, coefficients: &[f32; 64], last: usize, out: &mut [u8], stride: usize) {
         if last == 0 {
-            let level = sample(coefficients[0] / 8.0);
+            let level = mean(coefficients[0]);
             for row in out.chunks_mut(stride).take(self.size) {
                 row[..self.size].fill(level);
             }
@@ -74,8 +74,7 @@ impl Basis {
         match self.size {
             8 => self.transform_to::<8>(coefficients, rows, columns, out, stride),
             4 => self.transform_to::<4>(coefficients, rows, columns, out, stride),
-            2 => self.transform_to::<2>(coefficients, rows, columns, out, stride),
-            _ => self.transform_to::<1>(coefficients, rows, columns, out, stride),
+            _ => self.transform_to::<2>(coefficients, rows, columns, out, stride),
         }
     }
 
@@ -111,6 +110,12 @@ impl Basis {
             }
         }
     }
+}
+
+/// The mean of a block, from its lowest frequency.
+#[inline(always)]
+pub(super) fn mean(dc: f32) -> u8 {
+    sample(dc / 8.0)
 }
 
 /// Samples are stored around 0.

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::header::{Component, Header};
 use super::huffman::{Bits, Huffman};
-use super::idct::{Basis, ZIGZAG};
+use super::idct::{self, Basis, ZIGZAG};
 
 /// One component's samples. Outside the wanted part they are undefined.
 #[derive(Debug, Default)]
@@ -115,8 +115,12 @@ pub(in super::super) fn decode(
                 );
                 for y in mcu_y * v..(mcu_y + 1) * v {
                     for x in mcu_x * h..(mcu_x + 1) * h {
-                        let done = if channel.columns.contains(&x) && channel.rows.contains(&y) {
-                            let out = &mut plane.data[y * n * plane.stride + x * n..];
+                        let wanted = channel.columns.contains(&x) && channel.rows.contains(&y);
+                        let at = y * n * plane.stride + x * n;
+                        let done = if wanted && n == 1 {
+                            mean(&mut bits, channel).map(|mean| plane.data[at] = mean)
+                        } else if wanted {
+                            let out = &mut plane.data[at..];
                             block(&mut bits, channel, basis, out, plane.stride)
                         } else {
                             skip(&mut bits, channel)
@@ -146,6 +150,13 @@ fn skip(bits: &mut Bits<'_>, channel: &mut Channel<'_>) -> Option<()> {
         k += bits.next(channel.ac)?.0;
     }
     Some(())
+}
+
+/// A block as one sample.
+#[inline(always)]
+fn mean(bits: &mut Bits<'_>, channel: &mut Channel<'_>) -> Option<u8> {
+    skip(bits, channel)?;
+    Some(idct::mean(channel.prediction as f32 * channel.quant[0]))
 }
 
 #[inline(always)]

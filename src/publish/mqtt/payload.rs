@@ -180,6 +180,7 @@ pub fn health(
                 "undecodable": c.undecodable.get(),
                 "failed": c.failed.get(),
                 "disabled": c.disabled.get(),
+                "still": c.still.get(),
                 "reopened": c.reopened.get(),
             });
             (c.id.to_string(), counters)
