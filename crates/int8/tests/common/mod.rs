@@ -104,14 +104,6 @@ pub fn run_case(model: &Path, options: &Options) -> (Difference, Report) {
             unsafe { Tensor::from_raw_dt(result.datum_type(), result.shape(), own) }.unwrap();
         let is_float = result.datum_type() == f32::datum_type();
         let scale = if is_float { step } else { 1.0 };
-        let floats = |t: &Tensor| -> Vec<f32> {
-            let t = t.cast_to::<f32>().unwrap();
-            t.to_plain_array_view::<f32>()
-                .unwrap()
-                .iter()
-                .copied()
-                .collect()
-        };
         for (a, b) in floats(result).iter().zip(floats(&theirs)) {
             let d = (a - b).abs() / scale;
             difference.elements += 1;
@@ -121,6 +113,13 @@ pub fn run_case(model: &Path, options: &Options) -> (Difference, Report) {
     }
     assert!(rest.is_empty(), "{name}: outputs of another size");
     (difference, loaded.report)
+}
+
+/// A tensor's values, whatever their type.
+pub fn floats(t: &Tensor) -> Vec<f32> {
+    let t = t.cast_to::<f32>().unwrap();
+    let view = t.to_plain_array_view::<f32>().unwrap();
+    view.iter().copied().collect()
 }
 
 /// All cases of a directory, in order.
