@@ -3,10 +3,12 @@
 use std::fmt;
 
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, format};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct LogArgs {
@@ -37,21 +39,32 @@ enum LogFormat {
 pub(super) fn start(args: &LogArgs, level: &str) {
     let quiet = "rumqttc=warn,tract=warn";
     let wanted = args.log.as_deref().unwrap_or(level);
-    let (filter, refused) = match EnvFilter::try_new(format!("{quiet},{wanted}")) {
+    let filter =
+        |wanted: &str| -> Result<Targets, ParseError> { format!("{quiet},{wanted}").parse() };
+    let (filter, refused) = match filter(wanted) {
         Ok(filter) => (filter, None),
-        Err(e) => (EnvFilter::new(format!("{quiet},info")), Some(e)),
+        Err(e) => (filter("info").unwrap_or_default(), Some(e)),
     };
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(Level::TRACE)
         .with_writer(std::io::stderr);
     // journald adds time and unit itself, and takes the level from an "<n>" at the start of the line.
     let to_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     match args.log_format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-        LogFormat::Text if to_journal => builder.with_ansi(false).event_format(Journal).init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .finish()
+            .with(filter)
+            .init(),
+        LogFormat::Text if to_journal => {
+            let lines = builder.with_ansi(false).event_format(Journal).finish();
+            lines.with(filter).init();
+        }
         LogFormat::Text => {
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            builder.with_ansi(ansi).with_target(false).init();
+            let lines = builder.with_ansi(ansi).with_target(false).finish();
+            lines.with(filter).init();
         }
     }
     if let Some(e) = refused {
