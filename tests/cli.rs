@@ -49,6 +49,7 @@ fn help_names_every_command() {
         "check",
         "devices",
         "classify",
+        "detect",
         "bench",
         "model",
         "broker",

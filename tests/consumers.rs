@@ -10,8 +10,10 @@ use std::sync::mpsc::channel;
 
 use common::device::{Device, configure};
 use common::mosquitto::{DEADLINE, Observer, Seen, free_port, mosquitto_or_skip, publish};
+use common::onnx::boxes;
 use common::schema::check;
 use common::{python, skip};
+use prost::Message;
 use serde_json::{Value, json};
 
 const PAGE: &str = include_str!("../docs/dashboards.md");
@@ -174,11 +176,17 @@ fn matches(filter: &str, topic: &str) -> bool {
 /// The messages of a device that does everything, once each.
 fn one_of_each(port: u16, dir: &Path) -> Vec<Seen> {
     let observer = Observer::start(port, "ocellus/#");
-    let more = "[smoothing]\nwindow_ms = 0\nmin_duration_ms = 0\n";
-    let device = Device::start(&configure(dir, &["porch"], port, more));
+    let detector = dir.join("boxes.onnx");
+    std::fs::write(&detector, boxes().encode_to_vec()).unwrap();
+    let more = format!(
+        "[smoothing]\nwindow_ms = 0\nmin_duration_ms = 0\n[[model]]\npath = '{}'\n",
+        detector.display()
+    );
+    let device = Device::start(&configure(dir, &["porch"], port, &more));
     let mut seen = observer.collect("the settings", |s| s.topic.ends_with("max_rate/state"));
     let mut missing: BTreeSet<&str> = [
         "classification",
+        "detections",
         "embedding",
         "event",
         "health",

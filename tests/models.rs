@@ -131,7 +131,7 @@ fn the_embedding_is_found_and_is_onnxruntimes() {
             .iter()
             .position(|o| o.role == OutputRole::Embedding)
             .unwrap_or_else(|| panic!("{file}: no embedding"));
-        assert_eq!(outputs[index].elements, length, "{file}");
+        assert_eq!(outputs[index].elements(), length, "{file}");
         let (inputs, ours) = infer(&model, &photographs, index);
         // A quantized file's tensor of that name may only exist here, written as float.
         if file.contains("qop") {

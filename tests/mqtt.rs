@@ -19,7 +19,7 @@ use ocellus::publish::mqtt::{
 };
 use ocellus::shutdown::Shutdown;
 use ocellus::stats::Stats;
-use ocellus::task::{Class, Embedding, EmbeddingType, TaskResult};
+use ocellus::task::{BBox, Class, Detection, Embedding, EmbeddingType, TaskResult};
 use serde_json::{Value, json};
 
 fn settings(url: String) -> MqttSettings {
@@ -152,6 +152,17 @@ fn observation(seq: u64, change: Option<(Option<&str>, Option<&str>)>) -> Observ
                 class("mailbox", 637, 0.930_01),
                 class("Briefkästen", 638, 0.05),
             ]),
+            TaskResult::Detections(vec![Detection {
+                label: "person".into(),
+                index: 0,
+                score: 0.888_94,
+                bbox: BBox {
+                    x0: 0.434_512,
+                    y0: 0.0,
+                    x1: 0.767,
+                    y1: 1.0,
+                },
+            }]),
             TaskResult::Embedding(Embedding {
                 // Larger than rumqttc's default packet limit.
                 values: vec![0.022_097; 2048],
@@ -213,11 +224,12 @@ fn life(port: u16, version: u8) {
     let mut count: BTreeMap<&str, usize> = BTreeMap::new();
     for s in &seen {
         *count.entry(&s.topic).or_default() += 1;
-        let qos0 = ["/health", "/classification", "/embedding"];
+        let qos0 = ["/health", "/classification", "/detections", "/embedding"];
         let qos = u8::from(!qos0.iter().any(|t| s.topic.ends_with(t)));
         assert_eq!((s.qos, s.retained), (qos, false), "{}", s.topic);
     }
     assert_eq!(count["ocellus/dev-1/porch/classification"], 2);
+    assert_eq!(count["ocellus/dev-1/porch/detections"], 2);
     assert_eq!(count["ocellus/dev-1/porch/embedding"], 2);
     assert_eq!(count["ocellus/dev-1/porch/event"], 1);
     for topic in [
@@ -239,6 +251,11 @@ fn life(port: u16, version: u8) {
     );
     assert_eq!(first["timing_ms"]["age"], json!(48.1));
     assert_eq!(first["truth"], json!({"label":"mailbox"}));
+    let found = seen.iter().find(|s| s.topic.ends_with("/detections"));
+    assert_eq!(
+        found.unwrap().json()["detections"],
+        json!([{"label":"person","index":0,"score":0.8889,"box":[0.4345,0.0,0.767,1.0]}])
+    );
     if std::env::var("OCELLUS_SHOW_MESSAGES").is_ok() {
         seen.iter()
             .for_each(|s| println!("{} {}", s.topic, s.text()));

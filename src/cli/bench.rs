@@ -43,7 +43,7 @@ struct Report {
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let started = Instant::now();
-    let model = single_model(&args.model, &[])?;
+    let model = single_model(&args.model, &[], None)?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     let info = model.info();
     let frame = match &args.image {

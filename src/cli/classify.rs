@@ -5,14 +5,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Context;
 use serde::Serialize;
 
 use super::setup::single_model;
-use crate::frame::{FrameMeta, FramePool};
-use crate::model::{Model, Outputs, Session};
-use crate::preprocess::{InputSpec, InputTensor, Preprocessor, frame_from_image_bytes};
-use crate::task::{self, Task, TaskKind, TaskResult};
+use super::still::Stills;
+use crate::model::{Model, Outputs};
+use crate::preprocess::InputSpec;
+use crate::task::{self, TaskKind, TaskResult};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -53,17 +52,11 @@ struct Scored<'a> {
     score: f32,
 }
 
-/// Image files → classes. Everything is reused from image to image.
-pub(super) struct Classifier {
-    pool: FramePool,
-    preprocessor: Preprocessor,
-    input: InputTensor,
-    session: Session,
-    task: Box<dyn Task>,
-}
+/// Image files → classes.
+pub(super) struct Classifier(Stills);
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let model = single_model(&args.model, &[TaskKind::Classify])?;
+    let model = single_model(&args.model, &[TaskKind::Classify], None)?;
     let mut classifier = Classifier::new(&model, model.info().input.clone(), args.top_k)?;
     let mut failed = 0;
     let mut out = std::io::stdout().lock();
@@ -89,16 +82,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 impl Classifier {
     /// `spec` is the model's input, or another way to prepare frames of the same shape.
     pub(super) fn new(model: &Model, spec: InputSpec, top_k: usize) -> anyhow::Result<Self> {
-        let info = model.info();
         let mut settings = task::TaskSettings::default();
         settings.classify.top_k = top_k;
-        Ok(Self {
-            pool: FramePool::default(),
-            input: InputTensor::for_spec(&spec),
-            preprocessor: Preprocessor::new(spec),
-            session: model.session()?,
-            task: task::build(TaskKind::Classify, info, &settings)?,
-        })
+        let task = task::build(TaskKind::Classify, model.info(), &settings)?;
+        Ok(Self(Stills::new(model, spec, task)?))
     }
 
     /// The best classes of one image, best first.
@@ -108,13 +95,10 @@ impl Classifier {
 
     /// The best classes, and the outputs they were read from.
     fn run(&mut self, image: &Path) -> anyhow::Result<(Vec<task::Class>, &Outputs)> {
-        let bytes = std::fs::read(image).context("cannot be read")?;
-        let frame = frame_from_image_bytes(&bytes, FrameMeta::of_still("image"), &self.pool)?;
-        let prepared = self.preprocessor.run(&frame, &mut self.input)?;
-        let outputs = self.session.run(&self.input)?;
-        match self.task.decode(outputs, &prepared.mapping)? {
-            TaskResult::Classification(classes) => Ok((classes, outputs)),
-            TaskResult::Embedding(_) => unreachable!("a classify task gives classes"),
+        let still = self.0.run(image)?;
+        match still.result {
+            TaskResult::Classification(classes) => Ok((classes, still.outputs)),
+            _ => unreachable!("a classify task gives classes"),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! 0 done, 1 failed while working, 2 wrong arguments, 78 (`EX_CONFIG`) wrong configuration, model or label file:
 //! starting again without a change is pointless; 75 (`EX_TEMPFAIL`) a restart was asked for by a command.
 
+mod annotate;
 mod bench;
 #[cfg(feature = "broker")]
 mod broker;
@@ -11,6 +12,7 @@ mod check;
 mod classify;
 #[cfg(feature = "broker")]
 mod demo;
+mod detect;
 mod devices;
 mod generate;
 mod logging;
@@ -18,6 +20,7 @@ mod model;
 mod progress;
 mod run;
 mod setup;
+mod still;
 mod summary;
 
 use std::process::ExitCode;
@@ -30,7 +33,7 @@ const EXIT_CONFIG: u8 = 78;
 /// `EX_TEMPFAIL` of sysexits.h: the service manager starts it again.
 const EXIT_RESTART: u8 = 75;
 
-/// A camera that thinks: frames in, classifications and embeddings out over MQTT.
+/// A camera that thinks: frames in, classifications, detections and embeddings out over MQTT.
 ///
 /// Ocellus takes frames from a camera, runs a quantized ResNet on the CPU and publishes what it sees. Try
 /// `ocellus demo`: it needs no camera, no broker and no configuration.
@@ -61,6 +64,8 @@ enum Command {
     Devices(devices::Args),
     /// Classify image files
     Classify(classify::Args),
+    /// Find things in image files: boxes with labels
+    Detect(detect::Args),
     /// Measure each stage of a model on this machine
     Bench(bench::Args),
     /// Look at models, test them, get them
@@ -106,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Classify(args) => classify::run(args),
+        Command::Detect(args) => detect::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Model(args) => model::run(args),
         #[cfg(feature = "broker")]

@@ -9,6 +9,7 @@ use crate::config::{CameraConfig, Config, ModelConfig, Plan, Problem};
 use crate::model::{LoadOptions, Model, store};
 use crate::publish::mqtt::MqttSettings;
 use crate::task::TaskKind;
+use crate::task::detect::Family;
 
 /// The file that is read when none is named.
 const DEFAULT_CONFIG: &str = "/etc/ocellus/ocellus.toml";
@@ -144,7 +145,11 @@ pub(super) struct ModelArgs {
 }
 
 /// Loads it.
-pub(super) fn single_model(args: &ModelArgs, tasks: &[TaskKind]) -> anyhow::Result<Model> {
+pub(super) fn single_model(
+    args: &ModelArgs,
+    tasks: &[TaskKind],
+    family: Option<Family>,
+) -> anyhow::Result<Model> {
     let path = match &args.model {
         Some(path) => store::find(path),
         None => shipped_model()?,
@@ -152,6 +157,7 @@ pub(super) fn single_model(args: &ModelArgs, tasks: &[TaskKind]) -> anyhow::Resu
     let options = LoadOptions {
         labels: args.labels.clone(),
         tasks: tasks.to_vec(),
+        family,
         threads: args.threads,
         ..LoadOptions::default()
     };

@@ -17,7 +17,7 @@ use crate::motion::MotionSettings;
 use crate::observe::SmoothingSettings;
 use crate::publish::mqtt::{DiscoverySettings, MqttSettings};
 use crate::publish::spool::SpoolSettings;
-use crate::task::{ClassifySettings, EmbedSettings};
+use crate::task::{ClassifySettings, DetectSettings, EmbedSettings};
 
 /// The configuration file, as written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -93,7 +93,7 @@ pub struct ModelConfig {
     pub path: Option<PathBuf>,
     /// Labels for a bare `.onnx`, one a line.
     pub labels: Option<PathBuf>,
-    /// `classify`, `embed`.
+    /// `classify`, `embed`, `detect`.
     pub tasks: Vec<String>,
     /// The cameras that it looks at; all if empty.
     pub cameras: Vec<String>,
@@ -103,6 +103,8 @@ pub struct ModelConfig {
     pub classify: ClassifySettings,
     /// `[model.embed]`
     pub embed: EmbedSettings,
+    /// `[model.detect]`
+    pub detect: DetectSettings,
 }
 
 /// When a model proves on its golden input that this machine computes what the training machine did.
@@ -251,6 +253,7 @@ mod tests {
             ("[[model]]", keys::<ModelConfig>()),
             ("[model.classify]", keys::<ClassifySettings>()),
             ("[model.embed]", keys::<EmbedSettings>()),
+            ("[model.detect]", keys::<DetectSettings>()),
             ("[engine]", keys::<EngineConfig>()),
             ("[smoothing]", keys::<SmoothingSettings>()),
             ("[mqtt]", keys::<MqttSettings>()),
@@ -264,7 +267,7 @@ mod tests {
             assert!(!keys.is_empty());
             for key in keys
                 .iter()
-                .filter(|k| !["classify", "embed", "motion"].contains(&&***k))
+                .filter(|k| !["classify", "embed", "detect", "motion"].contains(&&***k))
             {
                 assert!(
                     section(heading).contains(&format!("| `{key}` |")),

@@ -143,6 +143,17 @@ pub struct ModelPlan {
     pub self_test: SelfTestWhen,
 }
 
+impl ModelPlan {
+    /// The lowest score in messages. Without a word about tasks it is taken for a classifier.
+    pub fn threshold(&self) -> f32 {
+        let detects = self.tasks.contains(&TaskKind::Detect);
+        match detects && !self.tasks.contains(&TaskKind::Classify) {
+            true => self.task.detect.threshold,
+            false => self.task.classify.threshold,
+        }
+    }
+}
+
 impl Plan {
     /// Checks a configuration and fills in the defaults; all problems at once. Relative paths are taken from `base`.
     pub fn new(config: Config, base: &Path) -> Result<Self, Vec<Problem>> {
@@ -333,6 +344,7 @@ fn models(configs: &[ModelConfig], base: &Path, problems: &mut Vec<Problem>) -> 
         let task = TaskSettings {
             classify: c.classify.clone(),
             embed: c.embed.clone(),
+            detect: c.detect.clone(),
         };
         problems.extend(
             task.problems()

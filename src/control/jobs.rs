@@ -214,6 +214,7 @@ fn observed(observations: &[Arc<Observation>]) -> Value {
             "ts": rfc3339_ms(o.meta.wall_time),
             "model": o.model.id,
             "results": payload::classes(&o.results),
+            "detections": payload::found(&o.results),
         })
     };
     json!({ "observations": observations.iter().map(one).collect::<Vec<_>>() })

@@ -609,7 +609,7 @@ const NO_STATE_DIR: &str = "there is no place to keep settings: set device.state
 /// The threshold of the first model that looks at the camera.
 fn configured_threshold(plan: &Plan, camera: usize) -> f32 {
     let model = plan.cameras[camera].models.first();
-    model.map_or(0.0, |m| plan.models[*m].task.classify.threshold)
+    model.map_or(0.0, |m| plan.models[*m].threshold())
 }
 
 fn list<T: AsRef<str>>(keys: &[T]) -> String {

@@ -12,7 +12,7 @@ use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 
 use super::anatomy::Anatomy;
-use super::{OutputTensor, Outputs, onnx_file};
+use super::{OutputTensor, Outputs, cut, onnx_file};
 use crate::preprocess::{InputData, InputTensor};
 
 /// The largest tensor that a model may declare for its input or outputs, in elements: 64 Mi.
@@ -45,7 +45,8 @@ pub(super) enum InputElement {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct OutputShape {
     pub name: String,
-    pub elements: usize,
+    /// The axes' lengths.
+    pub shape: Vec<usize>,
     /// Whether the last operation is a softmax.
     pub probabilities: bool,
     /// Scale and zero point, where the output is quantized.
@@ -60,6 +61,8 @@ pub(super) struct EngineOptions<'a> {
     pub threads: usize,
     /// A picture that is only read to be quantized may come as bytes.
     pub byte_input: bool,
+    /// Tensors that are read instead of the graph's outputs, if there are any.
+    pub outputs: &'a [String],
 }
 
 /// Reads, mends and optimizes a model.
@@ -80,6 +83,9 @@ pub(super) enum Embedding<'a> {
 
 fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, String> {
     let mut proto = onnx_file::decode(bytes)?;
+    if let Some(graph) = proto.graph.as_mut().filter(|_| !options.outputs.is_empty()) {
+        cut::at(graph, options.outputs)?;
+    }
     // What has no known size has no bound either.
     if let Some(problem) = Anatomy::of(&proto)?.problems.into_iter().next() {
         return Err(problem);
@@ -190,28 +196,21 @@ fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, Stri
     };
     let mut outputs = Vec::new();
     for (i, (name, probabilities, quantized)) in classes.into_iter().enumerate() {
-        let elements = concrete(model.output_fact(i).map_err(|e| e.to_string())?)?
-            .iter()
-            .product();
+        let shape = concrete(model.output_fact(i).map_err(|e| e.to_string())?)?;
         outputs.push(OutputShape {
             name,
-            elements,
+            shape,
             probabilities,
             quantized,
             embedding: false,
         });
     }
     if let Some(name) = embedding {
-        let elements = concrete(
-            model
-                .output_fact(outputs.len())
-                .map_err(|e| e.to_string())?,
-        )?
-        .iter()
-        .product();
+        let fact = model.output_fact(outputs.len());
+        let shape = concrete(fact.map_err(|e| e.to_string())?)?;
         outputs.push(OutputShape {
             name,
-            elements,
+            shape,
             probabilities: false,
             quantized: None,
             embedding: true,
@@ -365,7 +364,7 @@ impl Network {
         let state = self.plan.spawn().map_err(|e| format!("{e:#}"))?;
         let tensor = |o: &OutputShape| OutputTensor {
             name: o.name.clone(),
-            values: Vec::with_capacity(o.elements),
+            values: Vec::with_capacity(o.shape.iter().product()),
         };
         let outputs = Outputs {
             tensors: self.outputs.iter().map(tensor).collect(),

@@ -3,13 +3,10 @@
 use super::ManifestInput;
 use super::engine::{InputElement, Network};
 use crate::preprocess::{ColourOrder, InputSpec, InputType, Layout, ResizePolicy};
+use crate::task::detect::FamilyInput;
 
-/// What the model is fed: as the manifest says, the rest from the graph. What was assumed goes into `notes`.
-pub(super) fn spec(
-    network: &Network,
-    said: &ManifestInput,
-    notes: &mut Vec<String>,
-) -> Result<InputSpec, String> {
+/// The input's axes.
+fn axes(network: &Network, said: &ManifestInput) -> Result<(Layout, [usize; 3]), String> {
     let [_, a, b, c] = network.input_shape;
     let channels = |n: usize| n == 1 || n == 3;
     let layout = match said.layout {
@@ -24,15 +21,37 @@ pub(super) fn spec(
             ));
         }
     };
-    let (channel_count, height, width) = match layout {
-        Layout::Nchw => (a, b, c),
-        Layout::Nhwc => (c, a, b),
+    let axes = match layout {
+        Layout::Nchw => [a, b, c],
+        Layout::Nhwc => [c, a, b],
     };
-    if !channels(channel_count) || network.input_shape[0] != 1 {
+    if !channels(axes[0]) || network.input_shape[0] != 1 {
         return Err(format!(
             "the input {:?} is not one picture of 1 or 3 channels",
             network.input_shape
         ));
+    }
+    Ok((layout, axes))
+}
+
+/// Width and height of the input.
+pub(super) fn size(network: &Network, said: &ManifestInput) -> Result<(usize, usize), String> {
+    let (_, [_, height, width]) = axes(network, said)?;
+    Ok((width, height))
+}
+
+/// What the model is fed: as the manifest says, then as is usual for the detector's family, the rest from the graph. What was
+/// assumed goes into `notes`.
+pub(super) fn spec(
+    network: &Network,
+    said: &ManifestInput,
+    usual: Option<FamilyInput>,
+    notes: &mut Vec<String>,
+) -> Result<InputSpec, String> {
+    let (layout, [channel_count, height, width]) = axes(network, said)?;
+    let mut said = said.or(usual);
+    if channel_count == 1 && usual.is_some_and(|u| said.colour == Some(u.colour)) {
+        said.colour = None;
     }
     let colour = match said.colour {
         Some(colour) if colour.channels() != channel_count => {

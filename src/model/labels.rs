@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::files::{self, ModelFiles};
-use super::{LoadOptions, Manifest, ModelError, OutputInfo, OutputRole};
+use super::{LoadOptions, Manifest, ModelError};
 
 /// Class names, in the order of the output. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -49,12 +49,13 @@ impl Labels {
     }
 }
 
-/// The labels of a model: the file that was named, or the bundle's own; none is fine, a wrong count is not.
+/// The labels of a model: the file that was named, or the bundle's own; none is fine, a wrong count is not. `classes`: how
+/// many there should be, where the outputs tell.
 pub(super) fn load(
     files: &ModelFiles,
     options: &LoadOptions,
     manifest: &Manifest,
-    outputs: &[OutputInfo],
+    classes: Option<usize>,
 ) -> Result<Labels, ModelError> {
     let (path, text) = match &options.labels {
         Some(file) => (file.clone(), Some(files::read_text(file)?)),
@@ -74,11 +75,11 @@ pub(super) fn load(
         super::check_digest(&path, expected, text.as_bytes())?;
     }
     let labels = Labels::parse(&text).map_err(|e| ModelError::unreadable(&path, e))?;
-    match outputs.iter().find(|o| o.role != OutputRole::Embedding) {
-        Some(o) if o.elements != labels.len() => Err(ModelError::LabelCount {
+    match classes {
+        Some(outputs) if outputs != labels.len() => Err(ModelError::LabelCount {
             path,
             labels: labels.len(),
-            outputs: o.elements,
+            outputs,
         }),
         _ => Ok(labels),
     }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::ModelError;
 use crate::preprocess::{ColourOrder, Layout, Normalize, ResizePolicy};
 use crate::task::TaskKind;
+use crate::task::detect::{Anchors, Family, FamilyInput};
 use crate::toml_read::Problem;
 
 /// The manifest, as written.
@@ -31,6 +32,8 @@ pub struct Manifest {
     pub output: ManifestOutput,
     /// `[embedding]`
     pub embedding: Option<ManifestEmbedding>,
+    /// `[detect]`
+    pub detect: ManifestDetect,
     /// `[accuracy]`: measured; free keys, for people.
     pub accuracy: Option<toml::Table>,
     /// `[golden]`
@@ -69,6 +72,18 @@ pub struct ManifestOutput {
 pub struct ManifestEmbedding {
     /// Name of the tensor in the graph.
     pub tensor: String,
+}
+
+/// `[detect]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ManifestDetect {
+    /// How the outputs are read; by their shapes, where those tell, if absent.
+    pub family: Option<Family>,
+    /// Tensors of the graph that are read instead of its outputs; what only leads to those is cut off.
+    pub outputs: Vec<String>,
+    /// YOLOv3's and v4's anchors: three for each output, the finest grid first.
+    pub anchors: Option<Vec<Anchors>>,
 }
 
 /// `[golden]`: one picture and what the training machine computed from it.
@@ -130,6 +145,13 @@ impl Manifest {
                 "must be three numbers above 0: pixels are divided by them",
             ));
         }
+        let anchors = self.detect.anchors.iter().flatten().flatten().flatten();
+        if !anchors.into_iter().all(|a| a.is_finite() && *a > 0.0) {
+            problems.push(Problem::new(
+                "detect.anchors",
+                "must be numbers above 0, in pixels",
+            ));
+        }
         if let Some(golden) = &self.golden {
             if !(golden.tolerance.is_finite() && golden.tolerance >= 0.0) {
                 problems.push(Problem::new(
@@ -159,6 +181,27 @@ pub fn is_sha256(digest: &str) -> bool {
 }
 
 impl ManifestInput {
+    /// What is not said is as the family has it.
+    pub(super) fn or(&self, family: Option<FamilyInput>) -> Self {
+        let Some(usual) = family else {
+            return self.clone();
+        };
+        let n = usual.normalize;
+        let normalize = match self.normalize() {
+            (_, true) => (self.scale, self.mean, self.std),
+            (_, false) => (Some(n.scale), Some(n.mean), Some(n.std)),
+        };
+        let (scale, mean, std) = normalize;
+        Self {
+            layout: self.layout,
+            colour: self.colour.or(Some(usual.colour)),
+            scale,
+            mean,
+            std,
+            resize: self.resize.or(Some(usual.resize)),
+        }
+    }
+
     /// The normalization, ImageNet's where nothing is said; `said` tells which.
     pub(super) fn normalize(&self) -> (Normalize, bool) {
         let said = self.scale.is_some() || self.mean.is_some() || self.std.is_some();

@@ -5,6 +5,7 @@
 
 mod anatomy;
 pub mod catalogue;
+mod cut;
 pub mod doctor;
 mod engine;
 mod error;
@@ -30,7 +31,9 @@ pub use anatomy::{Anatomy, Layer, TensorInfo};
 pub use error::ModelError;
 pub use golden::SelfTest;
 pub use labels::Labels;
-pub use manifest::{Golden, Manifest, ManifestEmbedding, ManifestInput, ManifestOutput};
+pub use manifest::{
+    Golden, Manifest, ManifestDetect, ManifestEmbedding, ManifestInput, ManifestOutput,
+};
 
 pub use ocellus_int8::Report;
 pub use placement::Placement;
@@ -38,6 +41,7 @@ pub use placement::Placement;
 use crate::observe::ModelRef;
 use crate::preprocess::{InputSpec, InputTensor, Layout};
 use crate::task::TaskKind;
+use crate::task::detect::{Detector, Family, HeadOutput};
 use engine::{Embedding, EngineOptions, Network, NetworkSession};
 use files::ModelFiles;
 
@@ -48,8 +52,10 @@ pub struct LoadOptions {
     pub id: Option<String>,
     /// Labels of a bare `.onnx`, one a line.
     pub labels: Option<PathBuf>,
-    /// The tasks; the manifest's, or `classify`, if empty.
+    /// The tasks; the manifest's, or what the outputs look like, if empty.
     pub tasks: Vec<TaskKind>,
+    /// How a detector's outputs are read; as the manifest or the outputs say if absent.
+    pub family: Option<Family>,
     /// Threads that compute one inference together; 0 is taken as 1.
     pub threads: usize,
     /// Feed floats even where the model only quantizes them: for comparisons with other engines.
@@ -66,6 +72,9 @@ pub enum OutputRole {
     Probabilities,
     /// The picture as a vector.
     Embedding,
+    /// A part of what the task `detect` reads.
+    #[serde(skip)]
+    Detections,
 }
 
 /// One output.
@@ -75,8 +84,15 @@ pub struct OutputInfo {
     pub name: String,
     /// What it is.
     pub role: OutputRole,
+    /// The axes' lengths.
+    pub shape: Vec<usize>,
+}
+
+impl OutputInfo {
     /// How many elements it has.
-    pub elements: usize,
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
 }
 
 /// Everything that is known about a loaded model.
@@ -92,6 +108,8 @@ pub struct ModelInfo {
     pub labels: Labels,
     /// Its outputs, in the order of [`Outputs`].
     pub outputs: Vec<OutputInfo>,
+    /// How they are read, if it is loaded as a detector.
+    pub detector: Option<Detector>,
     /// What was assumed or mended, a sentence each.
     pub notes: Vec<String>,
 }
@@ -112,6 +130,11 @@ pub struct OutputTensor {
 }
 
 impl Outputs {
+    /// Of another engine, or made for a test.
+    pub fn new(tensors: Vec<OutputTensor>) -> Self {
+        Self { tensors }
+    }
+
     /// By index, in the order of [`ModelInfo::outputs`].
     pub fn get(&self, index: usize) -> &OutputTensor {
         &self.tensors[index]
@@ -166,13 +189,10 @@ impl Model {
         if let Some(expected) = &manifest.sha256 {
             check_digest(&onnx, expected, &bytes)?;
         }
-        let tasks = [&options.tasks, &manifest.tasks]
-            .into_iter()
-            .find(|t| !t.is_empty())
-            .cloned();
-        let tasks = tasks.unwrap_or_else(|| vec![TaskKind::Classify]);
+        let mut said = [&options.tasks, &manifest.tasks].into_iter();
+        let said = said.find(|t| !t.is_empty()).cloned().unwrap_or_default();
         let embedding = match &manifest.embedding {
-            _ if !tasks.contains(&TaskKind::Embed) => Embedding::No,
+            _ if !said.contains(&TaskKind::Embed) => Embedding::No,
             Some(e) => Embedding::Named(&e.tensor),
             None => Embedding::Find,
         };
@@ -184,17 +204,55 @@ impl Model {
             embedding,
             threads: options.threads,
             byte_input: !options.float_input && manifest.input.layout != Some(Layout::Nhwc),
+            outputs: &manifest.detect.outputs,
         };
         let network = engine::load(&bytes, &engine).map_err(unusable)?;
         drop(bytes);
         let mut notes = network.notes.clone();
-        let input = input::spec(&network, &manifest.input, &mut notes).map_err(unusable)?;
+        let size = input::size(&network, &manifest.input).map_err(unusable)?;
+        let (tasks, family) =
+            tasks_and_family(said, options, &manifest, &network, size, &mut notes)
+                .map_err(unusable)?;
+        let usual = family.map(Family::input);
+        let input = input::spec(&network, &manifest.input, usual, &mut notes).map_err(unusable)?;
+        let detector = family
+            .map(|f| {
+                Detector::new(
+                    f,
+                    &heads(&network, &manifest),
+                    size,
+                    manifest.detect.anchors.as_deref(),
+                )
+            })
+            .transpose()
+            .map_err(unusable)?;
+        let classifies = tasks.contains(&TaskKind::Classify);
         let outputs: Vec<OutputInfo> = network
             .outputs
             .iter()
-            .map(|o| output_info(o, &manifest))
+            .map(|o| output_info(o, &manifest, classifies || detector.is_none()))
             .collect();
-        let labels = labels::load(&files, options, &manifest, &outputs)?;
+        let classes = match &detector {
+            // YOLOv10's shapes do not tell.
+            Some(d) => Some(d.classes).filter(|n| *n > 0),
+            None => {
+                let mut outputs = outputs.iter();
+                outputs
+                    .find(|o| o.role != OutputRole::Embedding)
+                    .map(OutputInfo::elements)
+            }
+        };
+        let mut labels = labels::load(&files, options, &manifest, classes)?;
+        let usual = detector
+            .as_ref()
+            .and_then(|d| d.family.usual_labels(d.classes));
+        if let Some(usual) = usual.filter(|_| labels.is_empty()) {
+            labels = Labels::parse(usual).map_err(unusable)?;
+            notes.push(format!(
+                "labels not stated: {} usual ones are assumed",
+                labels.len()
+            ));
+        }
         let stem = path
             .file_stem()
             .map(|s| s.to_string_lossy().into_owned())
@@ -206,6 +264,7 @@ impl Model {
             input,
             labels,
             outputs,
+            detector,
             notes,
         };
         let inner = Inner {
@@ -273,20 +332,66 @@ fn check_digest(path: &Path, expected: &str, bytes: &[u8]) -> Result<(), ModelEr
     }
 }
 
-fn output_info(o: &engine::OutputShape, manifest: &Manifest) -> OutputInfo {
+/// What the model is for, and as which detector. Without a word it is one if its outputs look like one, else a classifier.
+fn tasks_and_family(
+    said: Vec<TaskKind>,
+    options: &LoadOptions,
+    manifest: &Manifest,
+    network: &Network,
+    size: (usize, usize),
+    notes: &mut Vec<String>,
+) -> Result<(Vec<TaskKind>, Option<Family>), String> {
+    let named = options.family.or(manifest.detect.family);
+    let wants = said.contains(&TaskKind::Detect);
+    if !said.is_empty() && !wants {
+        return Ok((said, None));
+    }
+    let heads = heads(network, manifest);
+    let family = named.or_else(|| {
+        let found = Family::recognize(&heads, size)?;
+        notes.push(format!("recognized by its outputs: family {found}"));
+        Some(found)
+    });
+    match family {
+        None if wants => {
+            let shapes: Vec<_> = heads.iter().map(|h| &h.shape).collect();
+            Err(format!(
+                "which detector it is cannot be told from its outputs {shapes:?}: say [detect] family in model.toml, or [model.detect] family, or --family"
+            ))
+        }
+        None => Ok((vec![TaskKind::Classify], None)),
+        Some(_) if said.is_empty() => Ok((vec![TaskKind::Detect], family)),
+        Some(_) => Ok((said, family)),
+    }
+}
+
+/// The outputs as a detector's.
+fn heads(network: &Network, manifest: &Manifest) -> Vec<HeadOutput> {
+    let own = network.outputs.iter().filter(|o| !o.embedding);
+    let head = |o: &engine::OutputShape| HeadOutput {
+        shape: o.shape.clone(),
+        probabilities: match manifest.output.role {
+            Some(role) => role == OutputRole::Probabilities,
+            None => o.probabilities,
+        },
+    };
+    own.map(head).collect()
+}
+
+fn output_info(o: &engine::OutputShape, manifest: &Manifest, classifies: bool) -> OutputInfo {
     let read = if o.probabilities {
         OutputRole::Probabilities
     } else {
         OutputRole::Logits
     };
-    let role = if o.embedding {
-        OutputRole::Embedding
-    } else {
-        manifest.output.role.unwrap_or(read)
+    let role = match (o.embedding, classifies) {
+        (true, _) => OutputRole::Embedding,
+        (_, false) => OutputRole::Detections,
+        _ => manifest.output.role.unwrap_or(read),
     };
     OutputInfo {
         name: o.name.clone(),
         role,
-        elements: o.elements,
+        shape: o.shape.clone(),
     }
 }

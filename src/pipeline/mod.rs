@@ -45,6 +45,7 @@ pub fn load_model(plan: &ModelPlan, threads: usize) -> anyhow::Result<Model> {
         id: Some(plan.id.clone()),
         labels: plan.labels.clone(),
         tasks: plan.tasks.clone(),
+        family: plan.task.detect.family,
         threads,
         ..LoadOptions::default()
     };
@@ -276,7 +277,9 @@ fn model_infos(plan: &Plan, models: &[Model]) -> Vec<mqtt::ModelInfo> {
 
 /// What Home Assistant is to show.
 fn announced(plan: &Plan, mqtt: &mqtt::MqttSettings, models: &[Model]) -> Announced {
-    let classifies = |m: &usize| models[*m].info().tasks.contains(&TaskKind::Classify);
+    // Both have a state.
+    let has_state = |kind: &TaskKind| [TaskKind::Classify, TaskKind::Detect].contains(kind);
+    let classifies = |m: &usize| models[*m].info().tasks.iter().any(has_state);
     let camera = |c: &crate::config::CameraPlan| CameraComponents {
         id: c.id.to_string(),
         classified: c.models.iter().any(classifies),

@@ -23,7 +23,8 @@ use crate::preprocess::{InputTensor, Preprocessor, apply_mask};
 use crate::publish::Sink;
 use crate::shutdown::Shutdown;
 use crate::stats::{Stage, Stats};
-use crate::task::{self, Task, TaskResult};
+use crate::task::detect::strongest;
+use crate::task::{self, Task, TaskKind, TaskResult};
 use crate::watchdog::Heartbeat;
 
 /// Window over which a camera's inferences a second are counted.
@@ -87,8 +88,7 @@ struct ModelRunner {
     input: InputTensor,
     session: Session,
     tasks: Vec<Box<dyn Task>>,
-    /// As configured; a camera's own goes before it.
-    threshold: f32,
+    classifies: bool,
 }
 
 pub(super) struct Worker {
@@ -120,10 +120,7 @@ impl Worker {
             .zip(models)
             .map(|(p, model)| {
                 let info = model.info();
-                // The threshold can change while the model runs: it is applied here.
-                let mut settings = p.task.clone();
-                settings.classify.threshold = 0.0;
-                let tasks = task::build_all(info, &settings)
+                let tasks = task::build_all(info, &p.task)
                     .with_context(|| format!("the model `{}` does not fit its tasks", p.id))?;
                 Ok(ModelRunner {
                     reference: Arc::new(info.reference.clone()),
@@ -131,7 +128,7 @@ impl Worker {
                     input: InputTensor::for_spec(&info.input),
                     session: model.session()?,
                     tasks,
-                    threshold: p.task.classify.threshold,
+                    classifies: info.tasks.contains(&TaskKind::Classify),
                 })
             })
             .collect::<anyhow::Result<_>>()?;
@@ -237,6 +234,7 @@ impl Worker {
         frame: &Frame,
         settings: &CameraSettings,
     ) -> Result<Observation, Failure> {
+        let classified = camera.models.iter().any(|m| self.models[*m].classifies);
         let runner = &mut self.models[model];
         let undecodable =
             |e: crate::preprocess::PreprocessError| Failure::Undecodable(e.to_string());
@@ -249,10 +247,15 @@ impl Worker {
             |e: &dyn std::fmt::Display| Failure::Inference(format!("{}: {e}", runner.reference.id));
         let outputs = runner.session.run(&runner.input).map_err(|e| failed(&e))?;
         let inferred_at = Instant::now();
-        let mut results: Vec<TaskResult> = runner
+        let decode = |t: &mut Box<dyn Task>| {
+            // A camera's own goes before the configured one.
+            t.set_threshold(settings.threshold);
+            t.decode(outputs, &prepared.mapping).map_err(|e| failed(&e))
+        };
+        let results: Vec<TaskResult> = runner
             .tasks
             .iter_mut()
-            .map(|t| t.decode(outputs, &prepared.mapping).map_err(|e| failed(&e)))
+            .map(decode)
             .collect::<Result<_, _>>()?;
         let timing = Timing {
             age: inferred_at.saturating_duration_since(frame.meta.captured_at),
@@ -262,15 +265,9 @@ impl Worker {
             decode_output: inferred_at.elapsed(),
         };
         record(&self.stats, &timing);
-        let threshold = settings.threshold.unwrap_or(runner.threshold);
-        for result in &mut results {
-            if let TaskResult::Classification(classes) = result {
-                classes.retain(|c| c.score >= threshold);
-            }
-        }
         let classes = results.iter().find_map(|r| match r {
             TaskResult::Classification(classes) => Some(classes.as_slice()),
-            TaskResult::Embedding(_) => None,
+            TaskResult::Embedding(_) | TaskResult::Detections(_) => None,
         });
         let truth = frame.meta.truth.as_ref().and_then(|t| t.label.as_deref());
         if let (Some(truth), Some(best)) = (truth, classes.and_then(|c| c.first())) {
@@ -279,7 +276,12 @@ impl Worker {
             stats.right.add(u64::from(*truth == *best.label));
         }
         let mut memory = camera.memory.lock().unwrap();
-        let (state, change) = match classes {
+        // A detector's state is the surest of what it found; a classifier's goes before it.
+        let found = results.iter().find_map(|r| match r {
+            TaskResult::Detections(found) if !classified => Some(strongest(found)),
+            _ => None,
+        });
+        let (state, change) = match classes.or(found.as_deref()) {
             Some(classes) => {
                 memory.smoothers[nth].set(settings.smoothing);
                 memory.smoothers[nth].update(frame.meta.captured_at, classes)

@@ -50,6 +50,7 @@ pub struct Classify {
     softmax: bool,
     labels: Labels,
     top_k: usize,
+    configured: f32,
     threshold: f32,
     scores: Vec<f32>,
     order: Vec<usize>,
@@ -68,6 +69,7 @@ impl Classify {
             softmax: model.outputs[output].role == OutputRole::Logits,
             labels: model.labels.clone(),
             top_k: settings.top_k,
+            configured: settings.threshold,
             threshold: settings.threshold,
             scores: Vec::new(),
             order: Vec::new(),
@@ -76,6 +78,10 @@ impl Classify {
 }
 
 impl Task for Classify {
+    fn set_threshold(&mut self, threshold: Option<f32>) {
+        self.threshold = threshold.unwrap_or(self.configured);
+    }
+
     fn decode(&mut self, outputs: &Outputs, _: &InputMapping) -> Result<TaskResult, TaskError> {
         self.scores.clear();
         self.scores

@@ -4,9 +4,11 @@
 //! Never heard of MQTT.
 
 mod classify;
+pub mod detect;
 mod embed;
 
 pub use classify::{Classify, ClassifySettings};
+pub use detect::{BBox, Detect, DetectSettings, Detection};
 pub use embed::{Embed, EmbedSettings};
 
 use crate::model::{ModelInfo, Outputs};
@@ -19,6 +21,8 @@ pub enum TaskResult {
     Classification(Vec<Class>),
     /// The picture as a vector.
     Embedding(Embedding),
+    /// What was found and where, best first.
+    Detections(Vec<Detection>),
 }
 
 /// One class and how sure the model is.
@@ -62,6 +66,8 @@ pub enum TaskKind {
     Classify,
     /// The picture as a vector.
     Embed,
+    /// What is where.
+    Detect,
 }
 
 impl TaskKind {
@@ -70,13 +76,14 @@ impl TaskKind {
         match self {
             Self::Classify => "classify",
             Self::Embed => "embed",
+            Self::Detect => "detect",
         }
     }
 }
 
 /// A task's name that is none of [`TaskKind`].
 #[derive(Debug, thiserror::Error)]
-#[error("unknown task `{0}`; known are classify and embed")]
+#[error("unknown task `{0}`; known are classify, embed and detect")]
 pub struct UnknownTask(String);
 
 impl std::str::FromStr for TaskKind {
@@ -85,6 +92,7 @@ impl std::str::FromStr for TaskKind {
         match s {
             "classify" => Ok(Self::Classify),
             "embed" => Ok(Self::Embed),
+            "detect" => Ok(Self::Detect),
             _ => Err(UnknownTask(s.into())),
         }
     }
@@ -97,12 +105,16 @@ pub struct TaskSettings {
     pub classify: ClassifySettings,
     /// `[model.embed]`
     pub embed: EmbedSettings,
+    /// `[model.detect]`
+    pub detect: DetectSettings,
 }
 
 impl TaskSettings {
     /// Values that can never work: key and message.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
-        self.classify.problems()
+        let mut problems = self.classify.problems();
+        problems.extend(self.detect.problems());
+        problems
     }
 }
 
@@ -117,6 +129,9 @@ pub trait Task: Send {
         outputs: &Outputs,
         mapping: &InputMapping,
     ) -> Result<TaskResult, TaskError>;
+
+    /// Lowest score from now on; `None`: as configured.
+    fn set_threshold(&mut self, _threshold: Option<f32>) {}
 }
 
 /// Why a task cannot be built, or cannot read its outputs.
@@ -125,6 +140,14 @@ pub enum TaskError {
     /// The model has no such output.
     #[error("the model has no {0} output; {1}")]
     NoOutput(&'static str, &'static str),
+    /// A label that is wanted and not there.
+    #[error("the model has no label `{label}`{}", near.as_ref().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    NoLabel {
+        /// What was wanted.
+        label: String,
+        /// The nearest that there is.
+        near: Option<String>,
+    },
     /// An output is not as long as the model promised.
     #[error("the output `{name}` has {actual} elements, not {expected}")]
     Length {
@@ -149,6 +172,7 @@ pub fn build(
     Ok(match kind {
         TaskKind::Classify => Box::new(Classify::new(model, &settings.classify)?),
         TaskKind::Embed => Box::new(Embed::new(model, &settings.embed)?),
+        TaskKind::Detect => Box::new(Detect::new(model, &settings.detect)?),
     })
 }
 

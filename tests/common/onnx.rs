@@ -142,6 +142,30 @@ pub fn colours() -> ModelProto {
     )
 }
 
+/// A detector in YOLOv10's form that finds the same two boxes in each picture of 64×64.
+pub fn boxes() -> ModelProto {
+    let rows = [
+        [8.0, 16.0, 32.0, 48.0, 0.9, 0.0],
+        [32.0, 0.0, 64.0, 64.0, 0.75, 1.0],
+    ];
+    let nodes = vec![
+        node("GlobalAveragePool", &["picture"], "mean", vec![]),
+        node("Flatten", &["mean"], "flat", vec![]),
+        node("Gemm", &["flat", "nothing", "rows"], "values", vec![]),
+        node("Reshape", &["values", "shape"], "boxes", vec![]),
+    ];
+    let initializers = vec![
+        floats("nothing", &[3, 12], &[0.0; 36]),
+        floats("rows", &[12], &rows.concat()),
+        longs("shape", &[1, 2, 6]),
+    ];
+    let mut model = model(&[1, 3, 64, 64], nodes, initializers, "boxes");
+    if let Some(graph) = &mut model.graph {
+        graph.output = vec![value("boxes", &[1, 2, 6])];
+    }
+    model
+}
+
 /// The scores of a picture of one colour, pixels scaled to 0..1.
 pub fn scores(rgb: [u8; 3]) -> Vec<f32> {
     let of = |(w, b): (&[f32; 3], &f32)| {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::model::{Labels, ModelInfo, OutputRole};
+use crate::model::{Labels, ModelInfo, OutputInfo, OutputRole};
 use crate::toml_read::nearest;
 
 /// Files that are taken for images.
@@ -22,7 +22,7 @@ impl Dataset {
             .outputs
             .iter()
             .find(|o| o.role != OutputRole::Embedding)
-            .map_or(0, |o| o.elements);
+            .map_or(0, OutputInfo::elements);
         let mut images = Vec::new();
         let entries = sorted(directory)?;
         let folders = entries.iter().filter(|e| e.is_dir());

@@ -455,6 +455,9 @@ impl Outlet {
                     "classification",
                     payload::classification(device, o, classes),
                 ),
+                TaskResult::Detections(found) => {
+                    ("detections", payload::detections(device, o, found))
+                }
                 TaskResult::Embedding(_) if !self.settings.embeddings => continue,
                 TaskResult::Embedding(e) => ("embedding", payload::embedding(device, o, e)),
             };

@@ -16,7 +16,7 @@ use crate::clock::rfc3339_ms;
 use crate::observe::{Observation, StateChange, Timing};
 use crate::publish::health::BoardHealth;
 use crate::stats::Stats;
-use crate::task::{Class, Embedding, EmbeddingType, TaskResult};
+use crate::task::{Class, Detection, Embedding, EmbeddingType, TaskResult};
 
 /// The version of the messages; its first number changes when a key changes its meaning.
 pub const SCHEMA: &str = "1.0";
@@ -52,7 +52,7 @@ pub struct ModelInfo {
     pub id: String,
     /// SHA-256 of the ONNX file, hexadecimal.
     pub sha256: String,
-    /// `classify`, `embed`.
+    /// `classify`, `embed`, `detect`.
     pub tasks: Vec<String>,
     /// The cameras that it looks at.
     pub cameras: Vec<String>,
@@ -94,6 +94,13 @@ pub fn classification(device: &str, o: &Observation, classes: &[Class]) -> Vec<u
     bytes(&m)
 }
 
+/// The payload of `<cam>/detections`.
+pub fn detections(device: &str, o: &Observation, detections: &[Detection]) -> Vec<u8> {
+    let mut m = observation_head(device, o);
+    m.insert("detections".into(), boxes(detections));
+    bytes(&m)
+}
+
 /// The payload of `<cam>/embedding`.
 pub fn embedding(device: &str, o: &Observation, e: &Embedding) -> Vec<u8> {
     let mut m = observation_head(device, o);
@@ -108,6 +115,7 @@ pub fn record(device: &str, o: &Observation) -> Vec<u8> {
         match result {
             TaskResult::Classification(classes) => m.insert("results".into(), results(classes)),
             TaskResult::Embedding(e) => m.insert("embedding".into(), embedding_value(e)),
+            TaskResult::Detections(found) => m.insert("detections".into(), boxes(found)),
         };
     }
     let state = o
@@ -249,9 +257,30 @@ fn observation_head(device: &str, o: &Observation) -> Map<String, Value> {
 pub fn classes(all: &[TaskResult]) -> Value {
     let found = all.iter().find_map(|r| match r {
         TaskResult::Classification(classes) => Some(results(classes)),
-        TaskResult::Embedding(_) => None,
+        TaskResult::Embedding(_) | TaskResult::Detections(_) => None,
     });
     found.unwrap_or_default()
+}
+
+/// What was found among an observation's results, best first; null where no model detects.
+pub fn found(all: &[TaskResult]) -> Value {
+    let found = all.iter().find_map(|r| match r {
+        TaskResult::Detections(found) => Some(boxes(found)),
+        TaskResult::Embedding(_) | TaskResult::Classification(_) => None,
+    });
+    found.unwrap_or_default()
+}
+
+fn boxes(detections: &[Detection]) -> Value {
+    let one = |d: &Detection| {
+        json!({
+            "label": &*d.label,
+            "index": d.index,
+            "score": round4(d.score),
+            "box": d.bbox.corners().map(round4),
+        })
+    };
+    detections.iter().map(one).collect()
 }
 
 fn results(classes: &[Class]) -> Value {
