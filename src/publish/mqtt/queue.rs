@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::controls::{CameraSettings, Controls};
 use crate::frame::CameraId;
-use crate::observe::{Observation, Publication};
+use crate::observe::{ModelRef, Observation, Publication};
 use crate::stats::Stats;
 
 /// One thing to send.
@@ -59,8 +59,8 @@ struct Camera {
     latest: Option<Arc<Observation>>,
     state_due: bool,
     state_sent: Option<Instant>,
-    /// When the next observation may go if the rate were exact.
-    rate_due: Option<Instant>,
+    /// For each model that looks at it: when its next observation may go if the rate were exact.
+    rate_due: Vec<(Arc<ModelRef>, Instant)>,
 }
 
 impl Queue {
@@ -94,9 +94,15 @@ impl Queue {
         let max_rate = self.settings(&o.meta.camera).max_rate;
         let period = Duration::try_from_secs_f64(1.0 / max_rate).ok();
         let camera = self.cameras.entry(o.meta.camera.clone()).or_default();
-        camera.state_due |= camera.latest.is_none() || o.change.is_some() || o.requested;
-        camera.latest = Some(o.clone());
-        let sections = camera.may_go(period, now) || o.requested;
+        // An observation of another model, which gives no state, does not replace one that does.
+        let stateless = |l: &Arc<Observation>| l.state.is_none();
+        let is_first = camera.latest.as_ref().is_none_or(stateless) && o.state.is_some();
+        camera.state_due |= camera.latest.is_none() || is_first || o.change.is_some();
+        camera.state_due |= o.requested;
+        if o.state.is_some() || camera.latest.as_ref().is_none_or(stateless) {
+            camera.latest = Some(o.clone());
+        }
+        let sections = camera.may_go(&o.model, period, now) || o.requested;
         if !sections {
             stats.rate_limited.inc();
             if o.change.is_none() {
@@ -193,13 +199,16 @@ impl Waiting {
 impl Camera {
     /// Holds the mean rate, and lets a camera whose frames jitter around that rate through: it may be early by half
     /// a period.
-    fn may_go(&mut self, period: Option<Duration>, now: Instant) -> bool {
+    fn may_go(&mut self, model: &Arc<ModelRef>, period: Option<Duration>, now: Instant) -> bool {
         let Some(period) = period else { return true };
-        let due = self.rate_due.unwrap_or(now);
-        if now + period / 2 < due {
+        let Some((_, due)) = self.rate_due.iter_mut().find(|(m, _)| m == model) else {
+            self.rate_due.push((model.clone(), now + period));
+            return true;
+        };
+        if now + period / 2 < *due {
             return false;
         }
-        self.rate_due = Some(due.max(now) + period);
+        *due = (*due).max(now) + period;
         true
     }
 }
@@ -208,7 +217,7 @@ impl Camera {
 pub(super) mod tests {
     use super::*;
     use crate::frame::FrameMeta;
-    use crate::observe::{ModelRef, StateChange, Timing};
+    use crate::observe::{State, StateChange, Timing};
     use std::time::SystemTime;
 
     pub fn observation(camera: &str, seq: u64, change: bool) -> Arc<Observation> {
@@ -289,6 +298,32 @@ pub(super) mod tests {
         assert_eq!(stats.rate_limited.get() as usize + sections, 300);
         let events = q.waiting.iter().filter(|w| w.has_event());
         assert_eq!(events.count(), 3);
+    }
+
+    #[test]
+    fn two_models_of_a_camera_have_a_rate_each_and_one_state() {
+        let stats = Stats::new(["a".into()]);
+        let mut q = queue(1000, 10.0);
+        let start = Instant::now();
+        for i in 0..10u64 {
+            let mut seen = Observation::clone(&observation("a", 2 * i, false));
+            seen.state = Some(State {
+                label: Some("cat".into()),
+                score: 0.9,
+            });
+            let mut other = Observation::clone(&observation("a", 2 * i + 1, false));
+            other.model = Arc::new(ModelRef {
+                id: "other".into(),
+                ..ModelRef::clone(&other.model)
+            });
+            for o in [seen, other] {
+                let now = start + Duration::from_millis(i * 100);
+                q.push(&Publication::Observation(Arc::new(o)), now, &stats);
+            }
+        }
+        assert_eq!((q.len(), stats.rate_limited.get()), (20, 0));
+        let latest = q.cameras["a"].latest.as_ref().unwrap();
+        assert!(latest.state.is_some());
     }
 
     #[test]
