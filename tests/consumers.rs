@@ -179,13 +179,15 @@ fn one_of_each(port: u16, dir: &Path) -> Vec<Seen> {
     let detector = dir.join("boxes.onnx");
     std::fs::write(&detector, boxes().encode_to_vec()).unwrap();
     let more = format!(
-        "[smoothing]\nwindow_ms = 0\nmin_duration_ms = 0\n[[model]]\npath = '{}'\n",
+        "[smoothing]\nwindow_ms = 0\nmin_duration_ms = 0\n[[model]]\npath = '{}'\n\
+         [[camera.zone]]\nid = 'all'\npolygon = [[0, 0], [1, 0], [1, 1], [0, 1]]\n",
         detector.display()
     );
     let device = Device::start(&configure(dir, &["porch"], port, &more));
     let mut seen = observer.collect("the settings", |s| s.topic.ends_with("max_rate/state"));
     let mut missing: BTreeSet<&str> = [
         "classification",
+        "counts",
         "detections",
         "embedding",
         "event",
@@ -194,6 +196,8 @@ fn one_of_each(port: u16, dir: &Path) -> Vec<Seen> {
         "state",
         "snapshot",
         "result",
+        "track",
+        "zone",
     ]
     .into();
     missing.retain(|m| !seen.iter().any(|s| s.topic.ends_with(&format!("/{m}"))));

@@ -12,7 +12,11 @@ use common::schema::{check, check_seen};
 use ocellus::clock::SystemClock;
 use ocellus::controls::{CameraSettings, Controls};
 use ocellus::frame::{FrameMeta, Truth};
-use ocellus::observe::{ModelRef, Observation, Publication, State, StateChange, Timing};
+use ocellus::observe::track::{TrackChange, TrackEvent};
+use ocellus::observe::zones::{
+    ByClass, Counts, LineCounts, Side, ZoneChange, ZoneCounts, ZoneEvent,
+};
+use ocellus::observe::{Followed, ModelRef, Observation, Publication, State, StateChange, Timing};
 use ocellus::publish::Sink;
 use ocellus::publish::mqtt::{
     self, DeviceInfo, ModelInfo, MqttSettings, MqttSink, STOP_LIMIT, payload, subscribe,
@@ -124,6 +128,73 @@ impl Device {
     }
 }
 
+/// A thing that came, then is in a zone, and so on.
+fn followed(seq: u64) -> Followed {
+    let bbox = BBox {
+        x0: 0.25,
+        y0: 0.5,
+        x1: 0.75,
+        y1: 1.0,
+    };
+    let changes = [TrackChange::New, TrackChange::Update, TrackChange::End];
+    let track = |change| TrackEvent {
+        change,
+        id: 3,
+        label: "person".into(),
+        index: 0,
+        score: 0.888_94,
+        best_score: 0.91,
+        bbox,
+        lasted: Duration::from_millis(1500),
+        path: match change {
+            TrackChange::End => vec![(0.1, 0.2), (0.5, 0.75)],
+            _ => vec![],
+        },
+    };
+    let zone = |change| ZoneEvent {
+        change,
+        place: "door".into(),
+        track: 3,
+        label: "person".into(),
+        bbox,
+        lasted: Duration::from_millis(700),
+    };
+    let one = ByClass::from([("person".into(), seq)]);
+    let counts = Counts {
+        zones: [(
+            "door".into(),
+            ZoneCounts {
+                now: one.clone(),
+                entered: one.clone(),
+                left: ByClass::new(),
+            },
+        )]
+        .into(),
+        lines: [(
+            "gate".into(),
+            LineCounts {
+                left: ByClass::new(),
+                right: one,
+            },
+        )]
+        .into(),
+    };
+    Followed {
+        ids: vec![Some(3)],
+        tracks: changes.map(track).into(),
+        zones: [
+            ZoneChange::Enter,
+            ZoneChange::Dwell,
+            ZoneChange::Leave,
+            ZoneChange::Cross(Side::Right),
+        ]
+        .map(zone)
+        .into(),
+        counts: Some(counts.into()),
+        counted: true,
+    }
+}
+
 fn observation(seq: u64, change: Option<(Option<&str>, Option<&str>)>) -> Observation {
     let class = |label: &str, index, score| Class {
         index,
@@ -188,6 +259,7 @@ fn observation(seq: u64, change: Option<(Option<&str>, Option<&str>)>) -> Observ
             score: 0.91,
             lasted: Duration::from_millis(2500),
         }),
+        followed: Followed::default(),
         requested: false,
     }
 }
@@ -200,7 +272,10 @@ fn life(port: u16, version: u8) {
         ..settings(format!("mqtt://127.0.0.1:{port}"))
     });
     device.camera(true);
-    device.observe(observation(1, Some((None, Some("mailbox")))));
+    device.observe(Observation {
+        followed: followed(1),
+        ..observation(1, Some((None, Some("mailbox"))))
+    });
     device.observe(observation(2, None));
     let mut seen = observer.collect("embedding 2", |s| {
         s.topic.ends_with("/embedding") && s.json()["seq"] == 2
@@ -232,6 +307,8 @@ fn life(port: u16, version: u8) {
     assert_eq!(count["ocellus/dev-1/porch/detections"], 2);
     assert_eq!(count["ocellus/dev-1/porch/embedding"], 2);
     assert_eq!(count["ocellus/dev-1/porch/event"], 1);
+    assert_eq!(count["ocellus/dev-1/porch/track"], 3);
+    assert_eq!(count["ocellus/dev-1/porch/zone"], 4);
     for topic in [
         "info",
         "health",
@@ -254,7 +331,7 @@ fn life(port: u16, version: u8) {
     let found = seen.iter().find(|s| s.topic.ends_with("/detections"));
     assert_eq!(
         found.unwrap().json()["detections"],
-        json!([{"label":"person","index":0,"score":0.8889,"box":[0.4345,0.0,0.767,1.0]}])
+        json!([{"label":"person","index":0,"score":0.8889,"box":[0.4345,0.0,0.767,1.0],"track":3}])
     );
     if std::env::var("OCELLUS_SHOW_MESSAGES").is_ok() {
         seen.iter()
@@ -275,6 +352,7 @@ fn life(port: u16, version: u8) {
         topics,
         [
             "ocellus/dev-1/info",
+            "ocellus/dev-1/porch/counts",
             "ocellus/dev-1/porch/state",
             "ocellus/dev-1/porch/status",
             "ocellus/dev-1/status",
@@ -490,6 +568,14 @@ fn records_are_in_the_schema() {
         let line = payload::record("dev-1", &observation(1, change));
         check("record", &serde_json::from_slice(&line).unwrap());
     }
+    let line = payload::record(
+        "dev-1",
+        &Observation {
+            followed: followed(1),
+            ..observation(1, None)
+        },
+    );
+    check("record", &serde_json::from_slice(&line).unwrap());
     let mut stateless = observation(1, None);
     stateless.state = None;
     let line = payload::record("dev-1", &stateless);

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use common::device::{Device, configure, shipped_model};
 use common::mosquitto::{Observer, mosquitto_or_skip, publish};
 use common::{python, skip};
+use ocellus::frame::mask::winds_around;
 use ocellus::frame::{Frame, FrameMeta, FramePool, Geometry, Mask, PixelFormat};
 use ocellus::preprocess::{
     ColourOrder, InputData, InputSpec, InputTensor, Preprocessor, ResizePolicy, apply_mask,
@@ -32,18 +33,8 @@ fn polygons() -> Polygons {
     ]
 }
 
-/// Non-zero winding number of a pixel's centre.
 fn is_masked(polygons: &Polygons, x: f64, y: f64) -> bool {
-    polygons.iter().any(|p| {
-        let mut winding = 0;
-        for i in 0..p.len() {
-            let ([ax, ay], [bx, by]) = (p[i], p[(i + 1) % p.len()]);
-            if (ay <= y) != (by <= y) && ax + (bx - ax) * (y - ay) / (by - ay) > x {
-                winding += if ay <= y { 1 } else { -1 };
-            }
-        }
-        winding != 0
-    })
+    polygons.iter().any(|p| winds_around(p, [x, y]))
 }
 
 /// A smooth picture without the secret colour, and `hidden` under the polygons.

@@ -127,6 +127,7 @@ fn observation(seq: u64) -> Observation {
         fps: 15.0,
         state: None,
         change: None,
+        followed: Default::default(),
     }
 }
 

@@ -15,6 +15,8 @@ pub use plan::{BrokerPlan, CameraPlan, ModelPlan, Plan};
 use crate::frame::PixelFormat;
 use crate::motion::MotionSettings;
 use crate::observe::SmoothingSettings;
+use crate::observe::track::TrackSettings;
+use crate::observe::zones::{LineSettings, ZoneSettings};
 use crate::publish::mqtt::{DiscoverySettings, MqttSettings};
 use crate::publish::spool::SpoolSettings;
 use crate::task::{ClassifySettings, DetectSettings, EmbedSettings};
@@ -33,6 +35,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// `[smoothing]`
     pub smoothing: SmoothingSettings,
+    /// `[tracking]`
+    pub tracking: TrackSettings,
     /// `[mqtt]`
     pub mqtt: Option<MqttSettings>,
     /// `[discovery]`
@@ -81,6 +85,10 @@ pub struct CameraConfig {
     pub privacy_masks: Vec<Vec<[f64; 2]>>,
     /// `[camera.motion]`: frames are inferred only if something moved.
     pub motion: Option<MotionSettings>,
+    /// `[[camera.zone]]`
+    pub zone: Vec<ZoneSettings>,
+    /// `[[camera.line]]`
+    pub line: Vec<LineSettings>,
 }
 
 /// `[[model]]`
@@ -250,6 +258,9 @@ mod tests {
             ("[device]", keys::<DeviceConfig>()),
             ("[[camera]]", keys::<CameraConfig>()),
             ("[camera.motion]", keys::<MotionSettings>()),
+            ("[[camera.zone]]", keys::<ZoneSettings>()),
+            ("[[camera.line]]", keys::<LineSettings>()),
+            ("[tracking]", keys::<TrackSettings>()),
             ("[[model]]", keys::<ModelConfig>()),
             ("[model.classify]", keys::<ClassifySettings>()),
             ("[model.embed]", keys::<EmbedSettings>()),
@@ -265,10 +276,9 @@ mod tests {
             ("[output]", keys::<OutputConfig>()),
         ] {
             assert!(!keys.is_empty());
-            for key in keys
-                .iter()
-                .filter(|k| !["classify", "embed", "detect", "motion"].contains(&&***k))
-            {
+            for key in keys.iter().filter(|k| {
+                !["classify", "embed", "motion", "zone", "line", "detect"].contains(&&***k)
+            }) {
                 assert!(
                     section(heading).contains(&format!("| `{key}` |")),
                     "{heading} {key}"

@@ -13,6 +13,8 @@ use crate::capture::{CaptureSettings, SourceSpec};
 use crate::frame::{CameraId, Mask};
 use crate::motion::MotionSettings;
 use crate::observe::SmoothingSettings;
+use crate::observe::track::TrackSettings;
+use crate::observe::zones::{LineSettings, MAX_PLACES, ZoneSettings};
 use crate::publish::mqtt::{DiscoverySettings, MqttSettings};
 use crate::publish::spool::{SpoolMode, SpoolSettings};
 use crate::secret::{Login, Secret};
@@ -34,6 +36,8 @@ pub struct Plan {
     pub workers: usize,
     /// Hysteresis of `state` and `event`.
     pub smoothing: SmoothingSettings,
+    /// How detections are followed.
+    pub tracking: TrackSettings,
     /// What is kept over a restart; `None` where there is no place for it.
     pub state_dir: Option<PathBuf>,
     /// How pictures are made on request; `None`: no picture leaves the device.
@@ -122,6 +126,10 @@ pub struct CameraPlan {
     pub mask: Option<Arc<Mask>>,
     /// Its frames are inferred only if something moved.
     pub motion: Option<MotionSettings>,
+    /// Where its things are counted; ids unique, with those of the lines.
+    pub zones: Vec<ZoneSettings>,
+    /// Where they cross.
+    pub lines: Vec<LineSettings>,
     /// Indices of the models that look at it.
     pub models: Vec<usize>,
 }
@@ -183,6 +191,7 @@ impl Plan {
         }
         for (section, found) in [
             ("smoothing", config.smoothing.problems()),
+            ("tracking", config.tracking.problems()),
             ("snapshot", config.snapshot.problems()),
             ("discovery", config.discovery.problems()),
         ] {
@@ -233,6 +242,14 @@ impl Plan {
             let fix = "missing; write a directory (a systemd service has one in $STATE_DIRECTORY), or mode = \"off\"";
             problems.push(Problem::new("spool.path", fix));
         }
+        if !config.tracking.enabled
+            && let Some(c) = cameras
+                .iter()
+                .find(|c| !c.zones.is_empty() || !c.lines.is_empty())
+        {
+            let message = format!("the zones and lines of camera `{}` need it", c.id);
+            problems.push(Problem::new("tracking.enabled", message));
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -243,6 +260,7 @@ impl Plan {
             engine_threads: config.engine.threads,
             workers: config.engine.workers,
             smoothing: config.smoothing,
+            tracking: config.tracking,
             state_dir: config.device.state_dir.or_else(default_state_dir),
             snapshot: config.privacy.images.then_some(config.snapshot),
             discovery: config.discovery.enabled.then_some(config.discovery),
@@ -404,6 +422,7 @@ fn cameras(
             Ok(source) => {
                 let capture = capture_settings(c, source, &key, problems);
                 let mask = mask(c, &key, problems);
+                places(c, &key, problems);
                 let motion = c.motion.iter().flat_map(MotionSettings::problems);
                 problems.extend(motion.map(|p| in_section(&key("motion"), p)));
                 plans.push(CameraPlan {
@@ -411,6 +430,8 @@ fn cameras(
                     capture,
                     mask,
                     motion: c.motion,
+                    zones: c.zone.clone(),
+                    lines: c.line.clone(),
                     models: vec![],
                 });
             }
@@ -440,6 +461,32 @@ fn cameras(
         }
     }
     plans
+}
+
+/// Zones and lines: each can be, and has an id of its own.
+fn places(c: &CameraConfig, key: &dyn Fn(&str) -> String, problems: &mut Vec<Problem>) {
+    let zones = c.zone.iter().enumerate();
+    let lines = c.line.iter().enumerate();
+    let all = zones
+        .map(|(i, z)| (format!("zone.{i}"), &z.id, z.problems()))
+        .chain(lines.map(|(i, l)| (format!("line.{i}"), &l.id, l.problems())));
+    let mut ids = HashSet::new();
+    for (name, id, found) in all {
+        let section = key(&name);
+        check_id(&format!("{section}.id"), id, problems);
+        // Dashboards' ids of them know no `-`.
+        if !ids.insert(id.replace('-', "_")) {
+            let message = format!(
+                "`{id}` is used twice among the camera's zones and lines (`-` is the same as `_` here)"
+            );
+            problems.push(Problem::new(format!("{section}.id"), message));
+        }
+        problems.extend(found.into_iter().map(|p| in_section(&section, p)));
+    }
+    if c.zone.len() + c.line.len() > MAX_PLACES {
+        let message = format!("more than {MAX_PLACES} zones and lines");
+        problems.push(Problem::new(key("zone"), message));
+    }
 }
 
 fn mask(
@@ -590,6 +637,8 @@ mod tests {
             fps = -1.0
             size = [4, 4]
             privacy_masks = [[[0, 0], [0.5, 0], [0, 0.5]], [[0, 0], [320, 240], [0, 240]]]
+            zone = [{ id = 'door', polygon = [[0, 0], [1, 1]] }]
+            line = [{ id = 'door', from = [0, 0] }]
             motion = { threshold = 0, area = 1, hold_s = -1, at_least_every_s = 0 }
             [[model]]
             id = 'm'
@@ -605,6 +654,9 @@ mod tests {
             "camera.0.source: `rtsp://x` is no camera source",
             "camera.1.fps: -1",
             "camera.1.size: 4×4",
+            "camera.1.zone.0.polygon: 2 points",
+            "camera.1.line.0.id: `door` is used twice",
+            "camera.1.line.0.to: missing",
             "camera.1.motion.threshold: 0 is below",
             "camera.1.motion.area: 1 is not",
             "camera.1.motion.hold_s: -1",

@@ -84,6 +84,7 @@ pub(super) fn compare(started: &Plan, live: &Plan, new: &Plan) -> Changes {
         "engine.threads",
         started.engine_threads != new.engine_threads,
     );
+    restart("tracking", started.tracking != new.tracking);
     restart("engine.workers", started.workers != new.workers);
     restart("mqtt", rest(&started.mqtt) != rest(&new.mqtt));
     restart(

@@ -53,7 +53,7 @@ impl Mask {
             return Err((MAX_POLYGONS, message));
         }
         for (i, polygon) in polygons.iter().enumerate() {
-            check(polygon).map_err(|why| (i, why))?;
+            check_polygon(polygon).map_err(|why| (i, why))?;
         }
         Ok(Self {
             polygons,
@@ -86,7 +86,8 @@ impl Mask {
     }
 }
 
-fn check(polygon: &[[f64; 2]]) -> Result<(), String> {
+/// Whether these points, 0 to 1 of the picture, make a polygon; if not, why.
+pub fn check_polygon(polygon: &[[f64; 2]]) -> Result<(), String> {
     if !(3..=MAX_POINTS).contains(&polygon.len()) {
         let n = polygon.len();
         return Err(format!("{n} points; a polygon has 3 to {MAX_POINTS}"));
@@ -108,6 +109,17 @@ fn check(polygon: &[[f64; 2]]) -> Result<(), String> {
         return Err("all its points lie on one line: it covers nothing".into());
     }
     Ok(())
+}
+
+/// Whether the outline goes round the point (non-zero winding number).
+pub fn winds_around(polygon: &[[f64; 2]], [x, y]: [f64; 2]) -> bool {
+    let mut winding = 0;
+    for (&[ax, ay], &[bx, by]) in polygon.iter().zip(polygon.iter().cycle().skip(1)) {
+        if (ay <= y) != (by <= y) && ax + (bx - ax) * (y - ay) / (by - ay) > x {
+            winding += if ay <= y { 1 } else { -1 };
+        }
+    }
+    winding != 0
 }
 
 /// A cell that a polygon touches has a piece of its outline in it, or is inside as a whole, and then so is its centre.
@@ -249,18 +261,6 @@ mod tests {
         prop::collection::vec([0.0..=1.0f64, 0.0..=1.0f64], 3..9)
     }
 
-    /// Non-zero winding number, by crossings of a ray to the right.
-    fn is_inside(polygon: &[[f64; 2]], [x, y]: [f64; 2]) -> bool {
-        let mut winding = 0;
-        for i in 0..polygon.len() {
-            let ([ax, ay], [bx, by]) = (polygon[i], polygon[(i + 1) % polygon.len()]);
-            if (ay <= y) != (by <= y) && ax + (bx - ax) * (y - ay) / (by - ay) > x {
-                winding += if ay <= y { 1 } else { -1 };
-            }
-        }
-        winding != 0
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -276,7 +276,7 @@ mod tests {
             let part = if halves { 0.5 } else { 1.0 };
             let (columns, rows) = (f64::from(size.0) * part, f64::from(size.1) * part);
             let cells = mask.cells(columns, rows);
-            for p in points.into_iter().filter(|p| is_inside(&polygon, *p)) {
+            for p in points.into_iter().filter(|p| winds_around(&polygon, *p)) {
                 let (x, y) = ((p[0] * columns) as usize, (p[1] * rows) as usize);
                 let row = cells.rows().nth(y).unwrap();
                 prop_assert!(row.iter().any(|s| s.contains(&x)), "{p:?} in {row:?}");

@@ -2,9 +2,13 @@
 //!
 //! In: task results. Out: [`Observation`]s, shared with every sink. On the `infer-<n>` threads.
 
+mod follow;
 pub mod sequence;
 mod smoothing;
+pub mod track;
+pub mod zones;
 
+pub use follow::{Followed, Follower};
 pub use sequence::Sequences;
 pub use smoothing::{Smoother, SmoothingSettings};
 
@@ -35,8 +39,18 @@ pub struct Observation {
     pub state: Option<State>,
     /// The change of state that this frame caused, if it did.
     pub change: Option<StateChange>,
+    /// Tracks, zones and lines, of a model that detects.
+    pub followed: Followed,
     /// Whether somebody asked for it: no rate limit holds it back, and the state goes out with it.
     pub requested: bool,
+}
+
+impl Observation {
+    /// Whether it says something that must not be lost: a change of state, of a track, in a zone or at a line.
+    pub fn has_event(&self) -> bool {
+        let f = &self.followed;
+        self.change.is_some() || !f.tracks.is_empty() || !f.zones.is_empty()
+    }
 }
 
 /// Identifies a model in messages.

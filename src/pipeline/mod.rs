@@ -167,11 +167,12 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
 
     let ids = plan.cameras.iter().map(|c| c.id.clone());
     let sequences = Sequences::open(plan.spool_dir.as_deref(), ids, clock.wall());
+    let detects = |m: usize| parts.models[m].info().tasks.contains(&TaskKind::Detect);
     let cameras: Arc<[CameraState]> = plan
         .cameras
         .iter()
         .enumerate()
-        .map(|(index, c)| CameraState::new(c, index, sequences.clone(), plan.smoothing))
+        .map(|(index, c)| CameraState::new(c, index, sequences.clone(), plan, &detects))
         .collect();
     let infer_silence = match parts.is_service {
         true => sd_notify::watchdog_enabled().unwrap_or(INFER_SILENCE),
@@ -280,9 +281,13 @@ fn announced(plan: &Plan, mqtt: &mqtt::MqttSettings, models: &[Model]) -> Announ
     // Both have a state.
     let has_state = |kind: &TaskKind| [TaskKind::Classify, TaskKind::Detect].contains(kind);
     let classifies = |m: &usize| models[*m].info().tasks.iter().any(has_state);
+    let detects = |m: &usize| models[*m].info().tasks.contains(&TaskKind::Detect);
     let camera = |c: &crate::config::CameraPlan| CameraComponents {
         id: c.id.to_string(),
         classified: c.models.iter().any(classifies),
+        tracked: plan.tracking.enabled && c.models.iter().any(detects),
+        zones: c.zones.iter().map(|z| z.id.clone()).collect(),
+        lines: c.lines.iter().map(|l| l.id.clone()).collect(),
     };
     Announced {
         prefix: mqtt.prefix.clone(),

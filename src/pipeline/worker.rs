@@ -16,8 +16,9 @@ use crate::controls::{CameraSettings, Controls, Request};
 use crate::frame::{CameraId, Frame, FramePool, LatestSlots, Mask, Taken};
 use crate::model::{Model, Session};
 use crate::motion::MotionGate;
+use crate::observe::zones::Zones;
 use crate::observe::{
-    ModelRef, Observation, Publication, Sequences, Smoother, SmoothingSettings, Timing,
+    Followed, Follower, ModelRef, Observation, Publication, Sequences, Smoother, Timing,
 };
 use crate::preprocess::{InputTensor, Preprocessor, apply_mask};
 use crate::publish::Sink;
@@ -47,6 +48,8 @@ struct Memory {
     inferred_at: VecDeque<Instant>,
     /// One for each model that looks at this camera.
     smoothers: Vec<Smoother>,
+    /// Likewise; `None` where nothing is tracked.
+    followers: Vec<Option<Follower>>,
 }
 
 impl CameraState {
@@ -54,14 +57,26 @@ impl CameraState {
         camera: &CameraPlan,
         index: usize,
         sequences: Sequences,
-        smoothing: SmoothingSettings,
+        plan: &Plan,
+        detects: &dyn Fn(usize) -> bool,
     ) -> Self {
-        let smoother = |_: &usize| Smoother::new(smoothing);
+        let smoother = |_: &usize| Smoother::new(plan.smoothing);
         let smoothers = camera.models.iter().map(smoother).collect();
+        // A thing that two models find counts once: for the first of them.
+        let mut zones = Zones::new(&camera.zones, &camera.lines);
+        let follower = |model: &usize| {
+            let tracks = plan.tracking.enabled && detects(*model);
+            tracks.then(|| Follower::new(plan.tracking, zones.take()))
+        };
+        let followers = camera.models.iter().map(follower).collect();
+        if zones.is_some() {
+            tracing::warn!(camera = %camera.id, "zones and lines count nothing: no model detects in this camera's frames");
+        }
         let memory = Memory {
             motion: camera.motion.map(MotionGate::new),
             inferred_at: VecDeque::new(),
             smoothers,
+            followers,
         };
         Self {
             id: camera.id.clone(),
@@ -288,6 +303,14 @@ impl Worker {
             }
             None => (None, None),
         };
+        let found = results.iter().find_map(|r| match r {
+            TaskResult::Detections(found) => Some(found),
+            _ => None,
+        });
+        let followed = match (found, &mut memory.followers[nth]) {
+            (Some(found), Some(follower)) => follower.update(frame.meta.captured_at, found),
+            _ => Followed::default(),
+        };
         let seq = camera.sequences.next(camera.index);
         if nth == 0 {
             memory.inferred_at.push_back(inferred_at);
@@ -304,6 +327,7 @@ impl Worker {
             fps,
             state,
             change,
+            followed,
             requested: false,
         })
     }

@@ -424,6 +424,15 @@ impl Outlet {
                 self.delivery
                     .push(Message::retained(topic, payload::state(device, &o)));
             }
+            Item::Counts(o) => {
+                if let Some(counts) = &o.followed.counts {
+                    let topic = self.topics.camera(&o.meta.camera, "counts");
+                    self.delivery.push(Message::retained(
+                        topic,
+                        payload::counts(device, &o, counts),
+                    ));
+                }
+            }
             Item::Observation(w) => self.make_observation(&w),
         }
     }
@@ -433,9 +442,18 @@ impl Outlet {
         if w.sections {
             self.make_sections(o);
         }
-        if let (true, Some(change)) = (w.event, &o.change) {
-            let topic = self.topics.camera(&o.meta.camera, "event");
-            let event = payload::event(&self.device.id, o, change);
+        if !w.event {
+            return;
+        }
+        let device = &self.device.id;
+        let change = o.change.iter();
+        let change = change.map(|c| ("event", payload::event(device, o, c)));
+        let tracks = o.followed.tracks.iter();
+        let tracks = tracks.map(|t| ("track", payload::track(device, o, t)));
+        let zones = o.followed.zones.iter();
+        let zones = zones.map(|z| ("zone", payload::zone(device, o, z)));
+        for (kind, event) in change.chain(tracks).chain(zones) {
+            let topic = self.topics.camera(&o.meta.camera, kind);
             self.delivery.keep(Kept {
                 seq: o.seq,
                 message: Message::new(topic, Qos::AtLeastOnce, event),

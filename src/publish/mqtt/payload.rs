@@ -13,6 +13,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::clock::rfc3339_ms;
+use crate::observe::track::{TrackChange, TrackEvent};
+use crate::observe::zones::{ByClass, Counts, Side, ZoneChange, ZoneEvent};
 use crate::observe::{Observation, StateChange, Timing};
 use crate::publish::health::BoardHealth;
 use crate::stats::Stats;
@@ -97,7 +99,7 @@ pub fn classification(device: &str, o: &Observation, classes: &[Class]) -> Vec<u
 /// The payload of `<cam>/detections`.
 pub fn detections(device: &str, o: &Observation, detections: &[Detection]) -> Vec<u8> {
     let mut m = observation_head(device, o);
-    m.insert("detections".into(), boxes(detections));
+    m.insert("detections".into(), boxes(detections, &o.followed.ids));
     bytes(&m)
 }
 
@@ -115,7 +117,9 @@ pub fn record(device: &str, o: &Observation) -> Vec<u8> {
         match result {
             TaskResult::Classification(classes) => m.insert("results".into(), results(classes)),
             TaskResult::Embedding(e) => m.insert("embedding".into(), embedding_value(e)),
-            TaskResult::Detections(found) => m.insert("detections".into(), boxes(found)),
+            TaskResult::Detections(found) => {
+                m.insert("detections".into(), boxes(found, &o.followed.ids))
+            }
         };
     }
     let state = o
@@ -126,7 +130,64 @@ pub fn record(device: &str, o: &Observation) -> Vec<u8> {
     if let Some(change) = &o.change {
         m.insert("event".into(), Value::Object(change_value(change)));
     }
+    let tracks: Vec<_> = o.followed.tracks.iter().map(track_value).collect();
+    if !tracks.is_empty() {
+        m.insert("tracks".into(), json!(tracks));
+    }
+    let zones: Vec<_> = o.followed.zones.iter().map(zone_value).collect();
+    if !zones.is_empty() {
+        m.insert("zones".into(), json!(zones));
+    }
     m.insert("fps".into(), json!(round1(f64::from(o.fps))));
+    bytes(&m)
+}
+
+/// The payload of `<cam>/track`.
+pub fn track(device: &str, o: &Observation, event: &TrackEvent) -> Vec<u8> {
+    let mut m = head(device, o);
+    m.insert("replayed".into(), json!(false));
+    m.insert("model".into(), json!(o.model.id));
+    m.extend(track_value(event));
+    bytes(&m)
+}
+
+/// The payload of `<cam>/zone`.
+pub fn zone(device: &str, o: &Observation, event: &ZoneEvent) -> Vec<u8> {
+    let mut m = head(device, o);
+    m.insert("replayed".into(), json!(false));
+    m.extend(zone_value(event));
+    bytes(&m)
+}
+
+/// The payload of `<cam>/counts`.
+pub fn counts(device: &str, o: &Observation, counts: &Counts) -> Vec<u8> {
+    let by_class = |c: &ByClass| -> Value {
+        let entry = |(label, n): (&std::sync::Arc<str>, &u64)| (label.to_string(), json!(n));
+        Value::Object(c.iter().map(entry).collect())
+    };
+    let zones: Map<String, Value> = counts
+        .zones
+        .iter()
+        .map(|(id, c)| {
+            let counts = json!({
+                "now": by_class(&c.now),
+                "entered": by_class(&c.entered),
+                "left": by_class(&c.left),
+            });
+            (id.to_string(), counts)
+        })
+        .collect();
+    let lines: Map<String, Value> = counts
+        .lines
+        .iter()
+        .map(|(id, c)| {
+            let counts = json!({ "left": by_class(&c.left), "right": by_class(&c.right) });
+            (id.to_string(), counts)
+        })
+        .collect();
+    let mut m = head(device, o);
+    m.insert("zones".into(), Value::Object(zones));
+    m.insert("lines".into(), Value::Object(lines));
     bytes(&m)
 }
 
@@ -265,22 +326,27 @@ pub fn classes(all: &[TaskResult]) -> Value {
 /// What was found among an observation's results, best first; null where no model detects.
 pub fn found(all: &[TaskResult]) -> Value {
     let found = all.iter().find_map(|r| match r {
-        TaskResult::Detections(found) => Some(boxes(found)),
+        TaskResult::Detections(found) => Some(boxes(found, &[])),
         TaskResult::Embedding(_) | TaskResult::Classification(_) => None,
     });
     found.unwrap_or_default()
 }
 
-fn boxes(detections: &[Detection]) -> Value {
-    let one = |d: &Detection| {
-        json!({
+/// `ids` are the detections' tracks, where they have one.
+fn boxes(detections: &[Detection], ids: &[Option<u64>]) -> Value {
+    let one = |(nth, d): (usize, &Detection)| {
+        let mut one = json!({
             "label": &*d.label,
             "index": d.index,
             "score": round4(d.score),
             "box": d.bbox.corners().map(round4),
-        })
+        });
+        if let (Some(Some(id)), Value::Object(one)) = (ids.get(nth), &mut one) {
+            one.insert("track".into(), json!(id));
+        }
+        one
     };
-    detections.iter().map(one).collect()
+    detections.iter().enumerate().map(one).collect()
 }
 
 fn results(classes: &[Class]) -> Value {
@@ -323,6 +389,60 @@ fn change_value(change: &StateChange) -> Map<String, Value> {
     m.insert("to".into(), json!(change.to.as_deref()));
     m.insert("score".into(), json!(round4(change.score)));
     m.insert("lasted_ms".into(), json!(ms(change.lasted)));
+    m
+}
+
+fn track_value(t: &TrackEvent) -> Map<String, Value> {
+    let event_type = match t.change {
+        TrackChange::New => "new",
+        TrackChange::Update => "update",
+        TrackChange::End => "end",
+    };
+    let mut m = Map::new();
+    m.insert("event_type".into(), json!(event_type));
+    m.insert("track".into(), json!(t.id));
+    m.insert("label".into(), json!(&*t.label));
+    m.insert("index".into(), json!(t.index));
+    m.insert("score".into(), json!(round4(t.score)));
+    m.insert("best_score".into(), json!(round4(t.best_score)));
+    m.insert("box".into(), json!(t.bbox.corners().map(round4)));
+    m.insert("lasted_ms".into(), json!(ms(t.lasted)));
+    if t.change == TrackChange::End {
+        let path: Vec<_> = t
+            .path
+            .iter()
+            .map(|(x, y)| [round4(*x), round4(*y)])
+            .collect();
+        m.insert("path".into(), json!(path));
+    }
+    m
+}
+
+fn zone_value(z: &ZoneEvent) -> Map<String, Value> {
+    let event_type = match z.change {
+        ZoneChange::Enter => "enter",
+        ZoneChange::Leave => "leave",
+        ZoneChange::Dwell => "dwell",
+        ZoneChange::Cross(_) => "cross",
+    };
+    let mut m = Map::new();
+    m.insert("event_type".into(), json!(event_type));
+    m.insert("place".into(), json!(&*z.place));
+    m.insert("track".into(), json!(z.track));
+    m.insert("label".into(), json!(&*z.label));
+    m.insert("box".into(), json!(z.bbox.corners().map(round4)));
+    match z.change {
+        ZoneChange::Cross(side) => {
+            let direction = match side {
+                Side::Left => "left",
+                Side::Right => "right",
+            };
+            m.insert("direction".into(), json!(direction));
+        }
+        _ => {
+            m.insert("lasted_ms".into(), json!(ms(z.lasted)));
+        }
+    }
     m
 }
 

@@ -21,7 +21,7 @@ pub(super) fn fill(message: &mut Message, settings: &MqttSettings) {
         ..
     } = message;
     let kind = topic.rsplit('/').next().unwrap_or_default();
-    let is_observation = ["classification", "embedding"].contains(&kind);
+    let is_observation = ["classification", "detections", "embedding"].contains(&kind);
     if is_observation && settings.observation_expiry_s > 0 {
         let expiry = Duration::from_secs(settings.observation_expiry_s.into());
         properties.expiry.get_or_insert(expiry);
@@ -59,6 +59,8 @@ mod tests {
             fill(&mut m, &settings);
             m.properties
         };
+        let p = filled("o/d/c/detections", "{}", 5);
+        assert_eq!(p.expiry, Some(Duration::from_secs(60)));
         let p = filled("o/d/c/classification", "{}", 5);
         assert_eq!(p.expiry, Some(Duration::from_secs(60)));
         assert_eq!(p.content_type.as_deref(), Some("application/json"));

@@ -1,7 +1,7 @@
 //! What waits for the broker, between the inference threads and `io`.
 //!
 //! In: publications, from any thread, never blocking. Out: messages, taken by the client while it is connected.
-//! Always holds: at most `queue` observations wait; statuses and states are a table in which the newest wins, so
+//! Always holds: at most `queue` observations wait; statuses, states and counts are a table in which the newest wins, so
 //! they are never lost and never stale. When the queue is full the oldest observation that caused no event goes,
 //! then the oldest at all; each is counted in `queue_full`.
 
@@ -21,6 +21,8 @@ pub(super) enum Item {
     Status(CameraId, CameraStatus),
     /// The state of a camera, from its newest observation.
     State(Arc<Observation>),
+    /// What was counted in a camera's zones and at its lines, from the observation that counted last.
+    Counts(Arc<Observation>),
     /// A queued observation.
     Observation(Waiting),
 }
@@ -31,7 +33,7 @@ pub(super) struct Waiting {
     pub observation: Arc<Observation>,
     /// Whether its results go out.
     pub sections: bool,
-    /// Whether its event goes out, if it caused one.
+    /// Whether its events go out, if it caused any.
     pub event: bool,
 }
 
@@ -58,6 +60,8 @@ struct Camera {
     status_sent: Option<CameraStatus>,
     latest: Option<Arc<Observation>>,
     state_due: bool,
+    counts: Option<Arc<Observation>>,
+    counts_due: bool,
     state_sent: Option<Instant>,
     /// For each model that looks at it: when its next observation may go if the rate were exact.
     rate_due: Vec<(Arc<ModelRef>, Instant)>,
@@ -102,10 +106,14 @@ impl Queue {
         if o.state.is_some() || camera.latest.as_ref().is_none_or(stateless) {
             camera.latest = Some(o.clone());
         }
+        if o.followed.counted {
+            camera.counts = Some(o.clone());
+            camera.counts_due = true;
+        }
         let sections = camera.may_go(&o.model, period, now) || o.requested;
         if !sections {
             stats.rate_limited.inc();
-            if o.change.is_none() {
+            if !o.has_event() {
                 return;
             }
         }
@@ -121,7 +129,7 @@ impl Queue {
         });
     }
 
-    /// The next thing to send: statuses, then states, then observations in their order.
+    /// The next thing to send: statuses, then counts and states, then observations in their order.
     pub fn pop(&mut self, now: Instant, heartbeat: Duration) -> Option<Item> {
         let controls = &self.controls;
         for (id, camera) in &mut self.cameras {
@@ -137,6 +145,9 @@ impl Queue {
             }
         }
         for camera in self.cameras.values_mut() {
+            if let (true, Some(o)) = (std::mem::take(&mut camera.counts_due), &camera.counts) {
+                return Some(Item::Counts(o.clone()));
+            }
             let Some(latest) = &camera.latest else {
                 continue;
             };
@@ -175,6 +186,7 @@ impl Queue {
         for camera in self.cameras.values_mut() {
             camera.status_sent = None;
             camera.state_due = camera.latest.is_some();
+            camera.counts_due = camera.counts.is_some();
         }
     }
 
@@ -192,7 +204,7 @@ impl Queue {
 
 impl Waiting {
     fn has_event(&self) -> bool {
-        self.event && self.observation.change.is_some()
+        self.event && self.observation.has_event()
     }
 }
 
@@ -217,7 +229,7 @@ impl Camera {
 pub(super) mod tests {
     use super::*;
     use crate::frame::FrameMeta;
-    use crate::observe::{State, StateChange, Timing};
+    use crate::observe::{Followed, State, StateChange, Timing};
     use std::time::SystemTime;
 
     pub fn observation(camera: &str, seq: u64, change: bool) -> Arc<Observation> {
@@ -245,6 +257,7 @@ pub(super) mod tests {
                 score: 0.9,
                 lasted: Duration::ZERO,
             }),
+            followed: Followed::default(),
             requested: false,
         })
     }

@@ -24,12 +24,18 @@ pub struct Announced {
 }
 
 /// One camera.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct CameraComponents {
     /// Its id.
     pub id: String,
     /// Whether a model classifies what it sees; else there is nothing to say of a class.
     pub classified: bool,
+    /// Whether what a model finds is tracked.
+    pub tracked: bool,
+    /// Its zones' ids.
+    pub zones: Vec<String>,
+    /// Its lines' ids.
+    pub lines: Vec<String>,
 }
 
 /// One component of Home Assistant.
@@ -164,7 +170,8 @@ impl Camera<'_> {
     }
 
     fn component(&self, platform: &'static str, word: &str, parts: Vec<Value>) -> Component {
-        let key = format!("{}-{}", self.camera.id, word.replace(' ', "_"));
+        // Only the camera's id has a `-`.
+        let key = format!("{}-{}", self.camera.id, word.replace([' ', '-'], "_"));
         let name = format!("{} {word}", self.camera.id);
         self.board.component(platform, &key, &name, parts)
     }
@@ -187,6 +194,9 @@ impl Camera<'_> {
         let mut all = Vec::new();
         if self.camera.classified {
             self.classes(&mut all);
+        }
+        if self.camera.tracked {
+            self.tracks(&mut all);
         }
         self.diagnostics(&mut all);
         if announced.commands {
@@ -235,6 +245,77 @@ impl Camera<'_> {
             "icon": "mdi:eye-refresh",
         });
         all.push(self.component("event", "change", vec![seen, event]));
+    }
+
+    /// Events of tracks, zones and lines, and what was counted there.
+    fn tracks(&self, all: &mut Vec<Component>) {
+        let event = |kind: &str, types: Value, icon: &str| {
+            json!({
+                "state_topic": self.topic(kind),
+                // What had waited for the broker is history; movements are too many for an event of Home Assistant's.
+                "value_template": "{{ '' if value_json.replayed | default(false) or value_json.event_type == 'update' else value }}",
+                "event_types": types,
+                "qos": 1,
+                "icon": icon,
+            })
+        };
+        let seen = self.seen_availability();
+        let track = event("track", json!(["new", "end"]), "mdi:motion-sensor");
+        all.push(self.component("event", "track", vec![seen.clone(), track]));
+        if self.camera.zones.is_empty() && self.camera.lines.is_empty() {
+            return;
+        }
+        let types = json!(["enter", "leave", "dwell", "cross"]);
+        let zone = event("zone", types, "mdi:map-marker-path");
+        all.push(self.component("event", "zone", vec![seen.clone(), zone]));
+        // By class in the attributes; the state is the sum.
+        let mut count = |word: String, path: String, class: &str, icon: &str| {
+            let counts = json!({
+                "state_topic": self.topic("counts"),
+                "value_template": format!("{{{{ {path}.values() | sum }}}}"),
+                "json_attributes_topic": self.topic("counts"),
+                "json_attributes_template": format!("{{{{ {path} | tojson }}}}"),
+                "state_class": class,
+                "icon": icon,
+            });
+            all.push(self.component("sensor", &word, vec![seen.clone(), counts]));
+        };
+        for id in &self.camera.zones {
+            let path = |what: &str| format!("value_json.zones['{id}']['{what}']");
+            count(
+                format!("{id} now"),
+                path("now"),
+                "measurement",
+                "mdi:account-multiple",
+            );
+            count(
+                format!("{id} entered"),
+                path("entered"),
+                "total_increasing",
+                "mdi:location-enter",
+            );
+            count(
+                format!("{id} left"),
+                path("left"),
+                "total_increasing",
+                "mdi:location-exit",
+            );
+        }
+        for id in &self.camera.lines {
+            let path = |what: &str| format!("value_json.lines['{id}']['{what}']");
+            count(
+                format!("{id} to the left"),
+                path("left"),
+                "total_increasing",
+                "mdi:arrow-left",
+            );
+            count(
+                format!("{id} to the right"),
+                path("right"),
+                "total_increasing",
+                "mdi:arrow-right",
+            );
+        }
     }
 
     fn diagnostics(&self, all: &mut Vec<Component>) {

@@ -5,6 +5,9 @@ fn announced(cameras: &[&str]) -> Announced {
     let camera = |id: &&str| CameraComponents {
         id: (*id).into(),
         classified: true,
+        tracked: true,
+        zones: vec!["door".into(), "a-b".into()],
+        lines: vec!["gate".into()],
     };
     Announced {
         prefix: "ocellus".into(),
@@ -204,6 +207,27 @@ fn nonsense_on_our_topics_is_overwritten() {
         assert_eq!(kept.len(), 1);
         assert!(device_message(&kept)["components"].get("x").is_none());
     }
+}
+
+#[test]
+fn zones_and_lines_are_counted() {
+    let d = discovery(DiscoveryFormat::Device, &["a"]);
+    let config = |key: &str| &d.components.iter().find(|c| c.key == key).unwrap().config;
+    let door = config("a-door_now");
+    assert_eq!(door["state_topic"], "ocellus/dev/a/counts");
+    assert_eq!(
+        door["value_template"],
+        "{{ value_json.zones['door']['now'].values() | sum }}"
+    );
+    let gate = config("a-gate_to_the_right");
+    assert_eq!(
+        gate["json_attributes_template"],
+        "{{ value_json.lines['gate']['right'] | tojson }}"
+    );
+    assert_eq!(
+        config("a-zone")["event_types"],
+        json!(["enter", "leave", "dwell", "cross"])
+    );
 }
 
 #[test]
