@@ -11,9 +11,14 @@ mod common;
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use common::schema::check;
 use common::{skip, test_data};
+use ocellus::observe::Follower;
+use ocellus::observe::track::TrackSettings;
+use ocellus::observe::zones::{ZoneSettings, Zones};
+use ocellus::task::{BBox, Detection};
 use serde_json::Value;
 
 /// Plays the film, every frame of 15 a second, and returns the program's lines.
@@ -108,4 +113,49 @@ fn bottles_are_counted_as_by_hand() {
         .filter(|d| d["track"].is_u64())
         .count();
     assert!(numbered > 1500, "{numbered}");
+}
+
+/// Tracks, zones and lines of a frame with few and with many things.
+/// `cargo test --release --test tracking -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn what_tracking_costs() {
+    let zone = |n: usize| ZoneSettings {
+        id: format!("zone{n}"),
+        polygon: vec![[0.1, 0.1], [0.9, 0.2], [0.8, 0.9], [0.2, 0.8]],
+        ..ZoneSettings::default()
+    };
+    let zones: Vec<ZoneSettings> = (0..4).map(zone).collect();
+    for things in [3, 30, 100] {
+        let mut follower = Follower::new(TrackSettings::default(), Zones::new(&zones, &[]));
+        let start = Instant::now();
+        let mut took = Vec::new();
+        for n in 0..300u32 {
+            let found: Vec<Detection> = (0..things)
+                .map(|i| {
+                    let at = (i as f32 * 0.618).fract() + 0.0003 * n as f32;
+                    let (x, y) = (at.fract(), (i as f32 * 0.382).fract());
+                    Detection {
+                        label: "person".into(),
+                        index: 0,
+                        score: 0.9,
+                        bbox: BBox {
+                            x0: x,
+                            y0: y,
+                            x1: x + 0.05,
+                            y1: y + 0.1,
+                        },
+                    }
+                })
+                .collect();
+            let began = Instant::now();
+            follower.update(start + Duration::from_millis(100) * n, &found);
+            took.push(began.elapsed());
+        }
+        took.sort_unstable();
+        println!(
+            "{things} things: {:?} a frame (median), {:?} at most",
+            took[150], took[299]
+        );
+    }
 }
