@@ -152,10 +152,10 @@ pub struct ModelPlan {
 }
 
 impl ModelPlan {
-    /// The lowest score in messages. Without a word about tasks it is taken for a classifier.
-    pub fn threshold(&self) -> f32 {
-        let detects = self.tasks.contains(&TaskKind::Detect);
-        match detects && !self.tasks.contains(&TaskKind::Classify) {
+    /// The lowest score in messages, for a model with these tasks.
+    pub fn threshold(&self, tasks: &[TaskKind]) -> f32 {
+        let detects = tasks.contains(&TaskKind::Detect);
+        match detects && !tasks.contains(&TaskKind::Classify) {
             true => self.task.detect.threshold,
             false => self.task.classify.threshold,
         }

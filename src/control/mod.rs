@@ -31,6 +31,7 @@ use crate::publish::mqtt::remote::{Remote, Wish};
 use crate::publish::mqtt::{DeviceInfo, Topics, payload};
 use crate::shutdown::Shutdown;
 use crate::stats::Stats;
+use crate::task::TaskKind;
 
 use jobs::{Job, Outcome};
 use memory::{Known, Memory};
@@ -346,7 +347,7 @@ impl Control {
     fn push_setting(&mut self, camera: usize, setting: Setting) {
         let plan = &self.parts.plan;
         let settings = self.parts.controls.settings(camera);
-        let text = setting.text(&settings, configured_threshold(plan, camera));
+        let text = setting.text(&settings, configured_threshold(&self.parts, camera));
         let kind = format!("{}/state", setting.name());
         let topic = self.topics.camera(&plan.cameras[camera].id, &kind);
         self.outbox.retain(|m| m.topic != topic);
@@ -356,7 +357,7 @@ impl Control {
     fn settings_of(&self, camera: usize) -> Value {
         let plan = &self.parts.plan;
         let settings = self.parts.controls.settings(camera);
-        let threshold = configured_threshold(plan, camera);
+        let threshold = configured_threshold(&self.parts, camera);
         let mut all = Map::new();
         all.insert("camera".into(), json!(&*plan.cameras[camera].id));
         for setting in Setting::ALL {
@@ -607,9 +608,15 @@ struct Saving {
 const NO_STATE_DIR: &str = "there is no place to keep settings: set device.state_dir";
 
 /// The threshold of the first model that looks at the camera.
-fn configured_threshold(plan: &Plan, camera: usize) -> f32 {
-    let model = plan.cameras[camera].models.first();
-    model.map_or(0.0, |m| plan.models[*m].threshold())
+fn configured_threshold(parts: &Parts, camera: usize) -> f32 {
+    let Some(&model) = parts.plan.cameras[camera].models.first() else {
+        return 0.0;
+    };
+    // What a model is for may only be known since it was loaded.
+    let loaded = parts.device.models.get(model);
+    let tasks = loaded.iter().flat_map(|m| &m.tasks);
+    let tasks: Vec<TaskKind> = tasks.filter_map(|t| t.parse().ok()).collect();
+    parts.plan.models[model].threshold(&tasks)
 }
 
 fn list<T: AsRef<str>>(keys: &[T]) -> String {

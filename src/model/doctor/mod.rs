@@ -111,10 +111,16 @@ pub fn examine(path: &Path, labels: Option<&Path>) -> Diagnosis {
     };
     let loaded = match &anatomy {
         Some(a) => {
-            found.extend(normalization::normalization(&said.input, &a.graph));
+            let mut of_load = Vec::new();
+            let model = load(path, &options, &mut of_load);
+            // A detector's family says what the manifest does not.
+            let detector = model.as_ref().and_then(|m| m.info().detector.as_ref());
+            let input = said.input.or(detector.map(|d| d.family.input()));
+            found.extend(normalization::normalization(&input, &a.graph));
             found.extend(manifest::softmax(&said, a.graph.softmaxes));
             found.extend(quantization(a));
-            load(path, &options, &mut found)
+            found.append(&mut of_load);
+            model
         }
         None => None,
     };

@@ -1,0 +1,518 @@
+//! Detectors: each family beside onnxruntime and its published decoding; average precision on real pictures; the command; the
+//! firmware with a real broker.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::mosquitto::{Observer, mosquitto_or_skip};
+use common::schema::check;
+use common::{ocellus, python, skip, sorted, test_data};
+use ocellus::frame::{FrameMeta, FramePool};
+use ocellus::model::{LoadOptions, Model};
+use ocellus::preprocess::{InputData, InputTensor, Preprocessor, frame_from_image_bytes};
+use ocellus::task::detect::{DetectSettings, Family};
+use ocellus::task::{self, BBox, Detection, TaskKind, TaskResult, TaskSettings};
+use serde_json::Value;
+
+const NEEDS: &str = "needs the test data and OCELLUS_PYTHON with onnxruntime";
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/python")
+        .join(name)
+}
+
+fn photographs(data: &Path) -> Vec<PathBuf> {
+    let paths = sorted(&data.join("images/coco/images"));
+    assert_eq!(paths.len(), 32);
+    paths
+}
+
+/// What a model found in each picture, and what it was fed.
+struct Looked {
+    found: Vec<Vec<Detection>>,
+    frames: Vec<(u32, u32)>,
+    tensors: Vec<u8>,
+    /// The first output of each.
+    outputs: Vec<u8>,
+}
+
+/// With the class alone as label, so that any model goes.
+fn look(
+    path: &Path,
+    family: Option<Family>,
+    settings: &DetectSettings,
+    pictures: &[PathBuf],
+) -> Looked {
+    let options = LoadOptions {
+        tasks: vec![TaskKind::Detect],
+        family,
+        // onnxruntime is fed what the file says: floats.
+        float_input: true,
+        ..LoadOptions::default()
+    };
+    let model = Model::load(path, &options).unwrap_or_else(|e| panic!("{e}"));
+    let settings = TaskSettings {
+        detect: settings.clone(),
+        ..TaskSettings::default()
+    };
+    let mut task = task::build(TaskKind::Detect, model.info(), &settings).unwrap();
+    let spec = model.info().input.clone();
+    let mut input = InputTensor::for_spec(&spec);
+    let mut preprocessor = Preprocessor::new(spec);
+    let mut session = model.session().unwrap();
+    let mut looked = Looked {
+        found: vec![],
+        frames: vec![],
+        tensors: vec![],
+        outputs: vec![],
+    };
+    for picture in pictures {
+        let bytes = std::fs::read(picture).unwrap();
+        let meta = FrameMeta::of_still("picture");
+        let frame = frame_from_image_bytes(&bytes, meta, &FramePool::default()).unwrap();
+        let prepared = preprocessor.run(&frame, &mut input).unwrap();
+        let InputData::F32(values) = &input.data else {
+            panic!("not floats")
+        };
+        looked
+            .tensors
+            .extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        looked.frames.push(prepared.frame_size);
+        let outputs = session.run(&input).unwrap();
+        let first = outputs.get(0).values.iter();
+        looked.outputs.extend(first.flat_map(|v| v.to_le_bytes()));
+        match task.decode(outputs, &prepared.mapping).unwrap() {
+            TaskResult::Detections(found) => looked.found.push(found),
+            other => panic!("{other:?}"),
+        }
+    }
+    looked
+}
+
+/// onnxruntime's and numpy's, from the same tensors: box, score, class.
+fn reference(
+    python: &Path,
+    model: &Path,
+    family: &str,
+    looked: &Looked,
+    s: &DetectSettings,
+) -> Vec<Vec<[f64; 6]>> {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let tensors = match model.to_string_lossy().contains('@') {
+        true => &looked.outputs,
+        false => &looked.tensors,
+    };
+    std::fs::write(at("tensors"), tensors).unwrap();
+    std::fs::write(at("frames"), serde_json::to_vec(&looked.frames).unwrap()).unwrap();
+    let status = Command::new(python)
+        .arg(script("detections.py"))
+        .arg(model)
+        .arg(family)
+        .args([at("tensors"), at("frames"), at("out")])
+        .args([
+            s.threshold.to_string(),
+            s.iou.to_string(),
+            s.max.to_string(),
+        ])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    serde_json::from_slice(&std::fs::read(at("out")).unwrap()).unwrap()
+}
+
+fn bbox(row: &[f64; 6]) -> BBox {
+    let [x0, y0, x1, y1, ..] = row.map(|v| v as f32);
+    BBox { x0, y0, x1, y1 }
+}
+
+/// The same boxes in the same order. Returns how many, the lowest overlap and the largest difference of scores.
+fn compare(name: &str, ours: &[Vec<Detection>], theirs: &[Vec<[f64; 6]>]) -> (usize, f32, f64) {
+    let (mut n, mut lowest, mut largest) = (0, 1f32, 0f64);
+    assert_eq!(ours.len(), theirs.len());
+    for (i, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+        assert_eq!(
+            ours.len(),
+            theirs.len(),
+            "{name}, picture {i}: {ours:?}\n{theirs:?}"
+        );
+        for (d, t) in ours.iter().zip(theirs) {
+            assert_eq!(d.index, t[5] as usize, "{name}, picture {i}: {d:?} {t:?}");
+            n += 1;
+            lowest = lowest.min(d.bbox.iou(&bbox(t)));
+            largest = largest.max((f64::from(d.score) - t[4]).abs());
+        }
+    }
+    println!("{name}: {n} boxes, IoU at least {lowest:.5}, scores within {largest:.6}");
+    (n, lowest, largest)
+}
+
+/// Real weights, real pictures: the same boxes, scores and order as onnxruntime and the families' own decoding.
+#[test]
+fn real_detectors_find_what_the_reference_finds() {
+    let (Some(data), Some(python)) = (test_data(), python()) else {
+        return skip(NEEDS);
+    };
+    let pictures = photographs(&data);
+    for (file, family, threshold, least) in [
+        ("yolox-nano.onnx", "yolox", 0.25, 150),
+        ("face-rfb-320.onnx", "ultraface", 0.5, 10),
+    ] {
+        let model = data.join("models").join(file);
+        let settings = DetectSettings {
+            threshold,
+            ..DetectSettings::default()
+        };
+        // Recognized by its outputs.
+        let looked = look(&model, None, &settings, &pictures);
+        let theirs = reference(&python, &model, family, &looked, &settings);
+        let (n, iou, score) = compare(file, &looked.found, &theirs);
+        assert!(n >= least, "{file}: {n} boxes");
+        assert!(iou >= 0.99 && score <= 1e-3, "{file}: {iou} {score}");
+    }
+}
+
+/// The published decoding of the outputs of the integer engine gives the same boxes, scores and order. Those outputs are onnxruntime's
+/// only within what onnxruntime's own modes differ among each other (scores up to 0.2): boxes are found again, not equal.
+#[test]
+fn the_int8_detector_finds_what_the_reference_finds() {
+    let (Some(data), Some(python)) = (test_data(), python()) else {
+        return skip(NEEDS);
+    };
+    let model = data.join("models/yolox-nano-int8-qdq-u8s8.onnx");
+    let settings = DetectSettings {
+        threshold: 0.25,
+        ..DetectSettings::default()
+    };
+    let looked = look(&model, None, &settings, &photographs(&data));
+    let shape = Path::new("1x3549x85@416x416");
+    let theirs = reference(&python, shape, "yolox", &looked, &settings);
+    let (n, iou, score) = compare("int8, its own outputs", &looked.found, &theirs);
+    assert!(
+        n >= 100 && iou >= 0.99 && score <= 1e-3,
+        "{n} {iou} {score}"
+    );
+
+    let lower = DetectSettings {
+        threshold: 0.15,
+        ..settings
+    };
+    let theirs = reference(&python, &model, "yolox", &looked, &lower);
+    let (mut again, mut overlap, mut difference) = (0, 0.0, 0.0);
+    for (ours, theirs) in looked.found.iter().zip(&theirs) {
+        for d in ours {
+            let alike = theirs.iter().filter(|t| t[5] as usize == d.index);
+            let overlaps = alike.map(|t| (bbox(t).iou(&d.bbox), (t[4] - f64::from(d.score)).abs()));
+            let best = overlaps.max_by(|a, b| a.0.total_cmp(&b.0));
+            if let Some((iou, score)) = best.filter(|b| b.0 > 0.7) {
+                (again, overlap, difference) = (again + 1, overlap + iou, difference + score);
+            }
+        }
+    }
+    println!(
+        "int8, beside onnxruntime: {again} of {n} again, mean IoU {:.4}, scores differ by {:.4} in the mean",
+        overlap / again as f32,
+        difference / f64::from(again)
+    );
+    assert!(f64::from(again) >= 0.95 * n as f64, "{again} of {n}");
+}
+
+/// Random weights in each family's form, for an input that is no square: the same boxes, scores and order.
+#[test]
+fn every_family_is_decoded_as_published() {
+    let (Some(data), Some(python)) = (test_data(), python()) else {
+        return skip(NEEDS);
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let made = Command::new(&python)
+        .arg(script("detector_models.py"))
+        .arg(dir.path())
+        .status();
+    assert!(made.unwrap().success());
+    let pictures = &photographs(&data)[..3];
+    for (file, family, named) in [
+        ("yolov5", Family::Yolov5, false),
+        ("yolov8", Family::Yolov8, false),
+        ("yolov10", Family::Yolov10, false),
+        ("yolov3", Family::Yolov3, true),
+        ("yolov3-tiny", Family::Yolov3, true),
+        ("yolov4", Family::Yolov4, true),
+        ("yolov4-tiny", Family::Yolov4, true),
+        ("ssd", Family::Ssd, true),
+    ] {
+        let model = dir.path().join(file).with_extension("onnx");
+        let settings = DetectSettings::default();
+        let looked = look(&model, named.then_some(family), &settings, pictures);
+        let theirs = reference(&python, &model, &family.to_string(), &looked, &settings);
+        let (n, iou, score) = compare(file, &looked.found, &theirs);
+        assert!(n >= 20, "{file}: {n} boxes");
+        assert!(iou >= 0.99 && score <= 1e-3, "{file}: {iou} {score}");
+        if named {
+            let options = LoadOptions {
+                tasks: vec![TaskKind::Detect],
+                ..LoadOptions::default()
+            };
+            let e = Model::load(&model, &options).unwrap_err().to_string();
+            assert!(e.contains("say [detect] family"), "{e}");
+        }
+    }
+
+    // A graph that goes on behind its heads, with a second input and a suppression: cut off by the bundle.
+    let bundle = dir.path().join("bundle");
+    std::fs::create_dir(&bundle).unwrap();
+    let whole = dir.path().join("yolov3-goes-on.onnx");
+    std::fs::copy(&whole, bundle.join("model.onnx")).unwrap();
+    let manifest = "tasks = ['detect']\n[detect]\nfamily = 'yolov3'\noutputs = ['head8', 'head16', 'head32']\n";
+    std::fs::write(bundle.join("model.toml"), manifest).unwrap();
+    let settings = DetectSettings::default();
+    let cut = look(&bundle, None, &settings, pictures);
+    assert!(cut.found.iter().flatten().count() >= 20);
+    // The usual anchors, said in whole pixels; and others.
+    let usual = "anchors = [[[10, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [59, 119]], [[116, 90], [156, 198], [373, 326]]]\n";
+    std::fs::write(bundle.join("model.toml"), format!("{manifest}{usual}")).unwrap();
+    assert_eq!(look(&bundle, None, &settings, pictures).found, cut.found);
+    let other = usual
+        .replace("3]", "9.5]")
+        .replace("0]", "9]")
+        .replace("5]", "8]");
+    std::fs::write(bundle.join("model.toml"), format!("{manifest}{other}")).unwrap();
+    assert_ne!(look(&bundle, None, &settings, pictures).found, cut.found);
+    let wrong = manifest.replace("head16", "haed16");
+    std::fs::write(bundle.join("model.toml"), wrong).unwrap();
+    let e = Model::load(&bundle, &LoadOptions::default()).unwrap_err();
+    assert!(e.to_string().contains("`haed16` is no tensor"), "{e}");
+}
+
+/// AP50 by pycocotools of what the program prints, and of onnxruntime's outputs from Pillow's pixels.
+#[test]
+fn average_precision_is_onnxruntimes() {
+    let (Some(data), Some(python)) = (test_data(), python()) else {
+        return skip(NEEDS);
+    };
+    for (file, least) in [
+        ("yolox-nano.onnx", 0.4),
+        ("yolox-nano-int8-qdq-u8s8.onnx", 0.3),
+    ] {
+        let model = data.join("models").join(file);
+        let out = ocellus()
+            .args([
+                "detect",
+                "--json",
+                "--threshold",
+                "0.001",
+                "--iou",
+                "0.65",
+                "--model",
+            ])
+            .arg(&model)
+            .args(photographs(&data))
+            .output()
+            .unwrap();
+        assert!(out.status.success());
+        let dir = tempfile::tempdir().unwrap();
+        let ours = dir.path().join("ours.jsonl");
+        std::fs::write(&ours, out.stdout).unwrap();
+        let out = Command::new(&python)
+            .arg(script("coco_ap.py"))
+            .args([&model, &data.join("images/coco"), &ours])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        let ap: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        let (ours, theirs) = (
+            ap["ours"].as_f64().unwrap(),
+            ap["reference"].as_f64().unwrap(),
+        );
+        println!("{file}: AP50 {ours:.4}, by onnxruntime {theirs:.4}");
+        assert!(
+            ours >= least && (ours - theirs).abs() <= 0.005,
+            "{file}: {ap}"
+        );
+    }
+}
+
+/// The report of the engine: convolutions on integers.
+#[test]
+fn the_int8_detector_runs_on_integers() {
+    let Some(data) = test_data() else {
+        return skip(NEEDS);
+    };
+    let model = data.join("models/yolox-nano-int8-qdq-u8s8.onnx");
+    let out = ocellus()
+        .args(["model", "doctor"])
+        .arg(&model)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let share = text
+        .split(" % of the multiply-accumulates, run on integers")
+        .next();
+    let share = share.and_then(|t| t.rsplit(' ').next()?.parse::<f64>().ok());
+    assert!(share.is_some_and(|s| s >= 85.0), "{share:?} in\n{text}");
+    // The family says how pictures are fed.
+    assert!(!text.contains("ImageNet"), "{text}");
+}
+
+#[test]
+fn the_command_prints_writes_and_explains() {
+    let Some(data) = test_data() else {
+        return skip(NEEDS);
+    };
+    let model = data.join("models/yolox-nano.onnx");
+    let picture = data.join("images/coco/images/000000000785.jpg");
+    let run = |more: &[&str]| {
+        let out = ocellus()
+            .arg("detect")
+            .arg(&picture)
+            .args(more)
+            .output()
+            .unwrap();
+        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+    let model = model.to_str().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let annotated = dir.path().join("with boxes");
+    let (code, table, err) = run(&["--model", model, "--annotate", annotated.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        table.contains("(640x425)") && table.contains("%  person  "),
+        "{table}"
+    );
+    assert!(
+        err.contains("recognized by its outputs: family yolox"),
+        "{err}"
+    );
+    let drawn = image::open(annotated.join("000000000785.jpg")).unwrap();
+    assert_eq!((drawn.width(), drawn.height()), (640, 425));
+
+    let (_, json, _) = run(&["--model", model, "--json", "--only", "skis"]);
+    let line: Value = serde_json::from_str(&json).unwrap();
+    let found = line["detections"].as_array().unwrap();
+    assert!(
+        !found.is_empty() && found.iter().all(|d| d["label"] == "skis"),
+        "{json}"
+    );
+    assert_eq!(line["frame"]["width"], 640);
+
+    let classifier = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/cifar10-resnet20-int8");
+    for (more, code, says) in [
+        (
+            &["--model", model, "--only", "skies"][..],
+            78,
+            "no label `skies`; did you mean `skis`?",
+        ),
+        (
+            &["--model", model, "--iou", "2"],
+            78,
+            "--iou: 2 is not between 0 and 1",
+        ),
+        (
+            &["--model", model, "--family", "yolov8"],
+            78,
+            "not those of yolov8",
+        ),
+        (
+            &["--model", model, "--family", "yolo"],
+            2,
+            "unknown family `yolo`",
+        ),
+        (
+            &["--model", classifier.to_str().unwrap()],
+            78,
+            "which detector it is cannot be told",
+        ),
+        (&[], 78, "give --model"),
+        (&["--model", model, "nowhere.jpg"], 1, "1 of 2 images"),
+    ] {
+        let (exit, out, err) = run(more);
+        assert_eq!(exit, Some(code), "{more:?}\n{out}{err}");
+        assert!(err.contains(says), "no `{says}` in\n{err}");
+    }
+}
+
+/// From files to a subscriber at a real broker: each picture's detections, as the command prints them.
+#[test]
+fn detections_reach_the_subscriber() {
+    let Some(data) = test_data() else {
+        return skip(NEEDS);
+    };
+    let Some(broker) = mosquitto_or_skip() else {
+        return;
+    };
+    let model = data.join("models/yolox-nano-int8-qdq-u8s8.onnx");
+    let out = ocellus()
+        .args(["detect", "--json", "--model"])
+        .arg(&model)
+        .args(photographs(&data))
+        .output()
+        .unwrap();
+    let printed: Vec<Value> = String::from_utf8(out.stdout)
+        .unwrap()
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+
+    let subscriber = Observer::start(broker.port, "ocellus/#");
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("ocellus.toml");
+    let text = format!(
+        "[device]\nid='bench'\n[[camera]]\nid='stills'\nsource='files:{}'\n[[model]]\npath='{}'\n[smoothing]\nwindow_ms=0\nmin_duration_ms=0\n[mqtt]\nmax_rate=0.0\nurl='mqtt://127.0.0.1:{}'\n",
+        data.join("images/coco/images").display(),
+        model.display(),
+        broker.port
+    );
+    std::fs::write(&config, text).unwrap();
+    let run = ocellus()
+        .arg("run")
+        .arg("--config")
+        .arg(&config)
+        .output()
+        .unwrap();
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    let messages = subscriber.collect("offline, the last message", |m| {
+        m.topic == "ocellus/bench/status" && m.text() == "offline"
+    });
+    let of = |topic: &str| -> Vec<Value> {
+        let topic = format!("ocellus/bench/stills/{topic}");
+        let own = messages.iter().filter(|m| m.topic == topic);
+        own.map(|m| m.json()).collect()
+    };
+    let seen = of("detections");
+    assert_eq!(seen.len(), 32, "a message for every picture");
+    let mut boxes = 0;
+    for (message, line) in seen.iter().zip(&printed) {
+        check("detections", message);
+        let (sent, shown) = (&message["detections"], &line["detections"]);
+        let (sent, shown) = (sent.as_array().unwrap(), shown.as_array().unwrap());
+        assert_eq!(sent.len(), shown.len());
+        for (a, b) in sent.iter().zip(shown) {
+            boxes += 1;
+            assert_eq!((&a["label"], &a["index"]), (&b["label"], &b["index"]));
+            let near =
+                |a: &Value, b: &Value| (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-4;
+            assert!(near(&a["score"], &b["score"]), "{a} {b}");
+            assert!((0..4).all(|i| near(&a["box"][i], &b["box"][i])), "{a} {b}");
+        }
+    }
+    assert!(boxes > 30, "{boxes}");
+    // Recognized as a detector, its threshold is a detector's.
+    let threshold = "ocellus/bench/stills/threshold/state";
+    let told = messages.iter().find(|m| m.topic == threshold);
+    assert_eq!(told.map(|m| m.text()).as_deref(), Some("0.5"));
+    // A person who appears is an event, and a state that a dashboard shows.
+    assert!(of("event").iter().any(|e| e["to"] == "person"));
+    assert!(of("state").iter().any(|s| s["label"].is_string()));
+}
