@@ -13,7 +13,7 @@ help:
 	@echo 'make demo    build and show the firmware at work: no camera, no broker needed'
 	@echo 'make test    install what the tests need (Debian packages, a Python venv) and run all of them'
 	@echo 'make deb     Debian packages for boards, in target/deb (64 and 32 bits; DEB_ARCHS=arm64: one of them)'
-	@echo 'make test-board    the package on an emulated ARM board; not yet a part of `make test` (needs root or sudo the first time)'
+	@echo 'make test-board    the package on an emulated ARM board, as two processors: a part of `make test` (needs root or sudo the first time)'
 	@echo 'make test-models   the Python road from a network to a bundle (installs PyTorch: 6.7 GB on x86-64)'
 	@echo 'make soak    kill the broker, kill the program and cut the network between them a hundred times each, and count; KILLS=10 BROKER_KILLS=10 CUTS=10 MINUTES=60'
 	@echo 'make check   format, lints and docs'
@@ -30,18 +30,19 @@ demo:
 test: test-deps check
 	OCELLUS_TEST_STRICT=1 $(CARGO) test --release --locked --workspace
 	scripts/test-arm-kernels.sh
+	$(MAKE) test-board
 	$(CARGO) check --release --locked --features nokhwa
 
 deb:
 	for arch in $(DEB_ARCHS); do package/deb.sh $$arch || exit 1; done
 
-# What is built here is what boards get.
+# What is built here is what boards get. Two boards at a time: they wait more than they compute.
 test-board: test-deps
 	tests/board/prepare.sh
 	$(CARGO) test --release --locked --workspace --test board --no-run
 	OCELLUS_HOST_BINARY=target/release/ocellus package/deb.sh arm64
 	lintian --fail-on error --allow-root target/deb/ocellus_*_arm64.deb
-	OCELLUS_TEST_STRICT=1 $(CARGO) test --release --locked --workspace --test board -- --ignored --nocapture --test-threads=1
+	OCELLUS_TEST_STRICT=1 $(CARGO) test --release --locked --workspace --test board -- --ignored --nocapture --test-threads=2
 
 # Not a part of `test`: PyPI's torch brings CUDA along, 6.7 GB.
 test-models: build models/.venv/.installed

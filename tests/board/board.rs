@@ -20,6 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 const LUGGAGE: &str = "/dev/disk/by-id/virtio-luggage";
 
 pub struct Board {
+    cpu: String,
     qemu: Child,
     shell: TcpStream,
     answers: BufReader<TcpStream>,
@@ -65,8 +66,9 @@ impl Board {
             ])
             .args([
                 "-drive",
+                // The board's disk is thrown away: it need not survive a power cut.
                 &format!(
-                    "file={},format=raw,if=none,id=root,snapshot=on",
+                    "file={},format=raw,if=none,id=root,snapshot=on,cache=unsafe",
                     root.display()
                 ),
             ])
@@ -107,6 +109,7 @@ impl Board {
         shell.set_read_timeout(Some(PATIENCE)).unwrap();
         let answers = BufReader::new(shell.try_clone().unwrap());
         let mut board = Self {
+            cpu: cpu.into(),
             qemu,
             shell,
             answers,
@@ -125,7 +128,8 @@ impl Board {
 
     /// Says what was done, and when.
     pub fn done(&self, what: &str) {
-        println!("{:6.1} s  {what}", self.booted.elapsed().as_secs_f64());
+        let seconds = self.booted.elapsed().as_secs_f64();
+        println!("{} {seconds:6.1} s  {what}", self.cpu);
     }
 
     /// Runs a script of bash as root; its exit status and what it said.

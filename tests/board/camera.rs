@@ -17,12 +17,12 @@ pub fn plug_in_vivid(board: &mut Board) {
     board.eventually("vivid has a node", &format!("[ -e {} ]", &VIVID[5..]));
 }
 
-/// Writes the configuration and starts the service anew with it.
+/// Writes the configuration and starts the service anew with it. Few frames a second leave the emulated processor to the rest.
 pub fn configure(board: &mut Board, camera: &str) {
     board.sh(&format!(
         "cat >/etc/ocellus/ocellus.toml <<'END'\n\
          [device]\nid = \"board\"\n\
-         [[camera]]\nid = \"porch\"\ntimeout_ms = 2000\n{camera}\n\
+         [[camera]]\nid = \"porch\"\ntimeout_ms = 2000\nfps = 4\n{camera}\n\
          [[model]]\npath = \"/usr/share/ocellus/models/cifar10-resnet20-int8\"\n\
          [mqtt]\nurl = \"mqtt://127.0.0.1\"\n\
          END\n\
