@@ -27,6 +27,7 @@ mod copy;
 mod fuse;
 mod graph;
 mod import;
+mod memory;
 mod normalize;
 mod partition;
 mod plan;
@@ -144,6 +145,8 @@ pub fn load(bytes: &[u8], options: &Options) -> Result<Loaded, Error> {
 pub fn load_proto(mut proto: ModelProto, options: &Options) -> Result<Loaded, Error> {
     // A malformed graph may reach an assertion in tract: that is a bad model, not a crash.
     let loaded = catch_unwind(AssertUnwindSafe(|| load_checked(&mut proto, options)));
+    drop(proto);
+    memory::give_back();
     loaded.unwrap_or_else(|_| {
         Err(Error::Tract(
             "the graph is malformed: tract gave up on it (see the log)".into(),
