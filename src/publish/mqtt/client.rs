@@ -383,7 +383,7 @@ impl Outlet {
                 self.delivery.done(token);
             }
             LinkEvent::Refused(token, why) => {
-                tracing::warn!("MQTT: a message was refused: {why}");
+                self.reporter.message_refused(&why, Instant::now());
                 self.delivery.done(token);
             }
             LinkEvent::Incoming(message) => {

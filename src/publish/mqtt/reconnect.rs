@@ -1,6 +1,6 @@
 //! How long to wait before the next attempt, and what to say about the last one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
@@ -11,6 +11,9 @@ const FIRST: Duration = Duration::from_millis(250);
 /// Where somebody must change something first: brokers lock out clients that knock too often.
 const FIRST_REFUSED: Duration = Duration::from_secs(5);
 const LONGEST_REFUSED: Duration = Duration::from_secs(120);
+
+/// Refused messages are told of so often.
+const REFUSALS_EVERY: Duration = Duration::from_secs(60);
 
 /// Doubles from a quarter of a second to the longest wait, and after a refusal from five seconds to two minutes; with jitter, so
 /// that a fleet does not come back at once.
@@ -47,16 +50,24 @@ impl Backoff {
     }
 }
 
-/// Says each change of the connection's state once, however many attempts it takes.
+/// Says each change of the connection's state once, however many attempts it takes, and refused messages once a minute.
 #[derive(Debug)]
 pub(super) struct Reporter {
     broker: String,
     said: Option<String>,
+    refusals_said: Option<Instant>,
+    /// Since then.
+    refusals: u64,
 }
 
 impl Reporter {
     pub fn new(broker: String) -> Self {
-        Self { broker, said: None }
+        Self {
+            broker,
+            said: None,
+            refusals_said: None,
+            refusals: 0,
+        }
     }
 
     pub fn connected(&mut self) {
@@ -73,11 +84,40 @@ impl Reporter {
             self.said = Some(why);
         }
     }
+
+    /// The broker did not take a message. Returns whether it was said.
+    pub fn message_refused(&mut self, why: &str, now: Instant) -> bool {
+        self.refusals += 1;
+        let is_due = |said: Instant| now.saturating_duration_since(said) >= REFUSALS_EVERY;
+        if !self.refusals_said.is_none_or(is_due) {
+            return false;
+        }
+        let count = self.refusals;
+        warn!(
+            broker = self.broker,
+            count, "MQTT: a message was refused: {why}"
+        );
+        (self.refusals_said, self.refusals) = (Some(now), 0);
+        true
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refusals_are_told_once_a_minute() {
+        let mut reporter = Reporter::new("broker".into());
+        let start = Instant::now();
+        let told = (0..600).filter(|&s| {
+            let now = start + Duration::from_millis(100) * s;
+            reporter.message_refused("not authorized", now)
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [0]);
+        assert!(reporter.message_refused("not authorized", start + REFUSALS_EVERY));
+        assert_eq!(reporter.refusals, 0);
+    }
 
     #[test]
     fn back_off_grows_is_capped_and_starts_again() {
