@@ -115,6 +115,31 @@ pub fn a_broken_configuration_is_told_once(board: &mut Board) {
     board.sh("sed 's/^ulr/url/' -i /etc/ocellus/ocellus.toml && systemctl reset-failed ocellus && systemctl start ocellus");
 }
 
+/// As docs/boards.md has it: a file in the credential store, which the service gets from systemd. A wrong password is refused, so the
+/// right one is what opens the door; it stays there for the steps that follow.
+pub fn the_password_comes_from_the_credential_store(board: &mut Board, observer: &Observer) {
+    let store = |password: &str| {
+        format!(
+            "printf %s '{password}' | install -m 600 /dev/stdin /etc/credstore/ocellus.mqtt-password && systemctl restart ocellus"
+        )
+    };
+    board.sh(
+        "mosquitto_passwd -b -c /etc/mosquitto/users board 'the right one' && chown mosquitto /etc/mosquitto/users\n\
+         echo 'password_file /etc/mosquitto/users' >>/etc/mosquitto/conf.d/board.conf && systemctl restart mosquitto\n\
+         sed 's/^url = .*/&\\nusername = \"board\"/' -i /etc/ocellus/ocellus.toml",
+    );
+    board.sh(&store("the wrong one"));
+    board.eventually(
+        "the broker refuses it",
+        "journalctl -u ocellus _PID=$(systemctl show -P MainPID ocellus) -o cat | grep -F 'the broker refused'",
+    );
+    board.sh(&store("the right one"));
+    wait_for_device(observer, "online");
+    observations_flow(observer);
+    board.sh("! journalctl -b -o cat | grep -F 'the right one'");
+    board.done("the password came from the credential store");
+}
+
 /// SIGTERM: the end comes by itself, in time, and is announced.
 pub fn a_stop_is_clean(board: &mut Board, observer: &Observer) {
     observations_flow(observer);

@@ -69,6 +69,7 @@ fn whole(cpu: &str) {
     life::hangs_end_in_a_restart(&mut board, &observer);
     life::a_killed_service_comes_back(&mut board, &observer);
     life::a_broken_configuration_is_told_once(&mut board);
+    life::the_password_comes_from_the_credential_store(&mut board, &observer);
     package::upgrade(&mut board, &observer, newer.path());
     life::a_stop_is_clean(&mut board, &observer);
     package::purge(&mut board);
