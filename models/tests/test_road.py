@@ -1,5 +1,6 @@
 """The road from a network to what Ocellus computes, on small nets with random weights."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -49,11 +50,22 @@ def run(path, x: np.ndarray) -> np.ndarray:
     return quantize.session(Path(path)).run(None, {export.INPUT: x})[0]
 
 
+def missing(what: str) -> None:
+    """Says loudly that a test does not run; fails where that must not be."""
+    pytest.fail(what) if os.environ.get("OCELLUS_TEST_STRICT") else pytest.skip(what)
+
+
+def module(name: str):
+    try:
+        return importlib.import_module(name)
+    except ImportError as e:
+        missing(f"{e}: pip install -r requirements.lock")
+
+
 def ocellus(*arguments) -> subprocess.CompletedProcess:
     program = Path(os.environ.get("OCELLUS", Path(__file__).parents[2] / "target/release/ocellus"))
     if not program.is_file():
-        message = f"{program} is not there: cargo build --release, or say where with OCELLUS"
-        pytest.fail(message) if os.environ.get("OCELLUS_TEST_STRICT") else pytest.skip(message)
+        missing(f"{program} is not there: cargo build --release, or say where with OCELLUS")
     return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=120)
 
 
@@ -156,7 +168,7 @@ def test_calibration_and_the_layers_that_lose_most(method, tmp_path):
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
 def test_torchvision(arch, tmp_path):
-    pytest.importorskip("torchvision")
+    module("torchvision")
     weights = tmp_path / "weights.pt"
     torch.manual_seed(3)
     import torchvision
@@ -175,7 +187,7 @@ def test_torchvision(arch, tmp_path):
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet26d", "resnetv2_50"])
 def test_timm(arch, tmp_path):
-    pytest.importorskip("timm")
+    module("timm")
     model = settled(export.timm_model(arch, 4, None), (64, 64))
     path = export.export(model, (64, 64), 4, tmp_path / "m.onnx")
     assert run(path, data.IMAGENET(noise(1, (64, 64)).images)).shape == (1, 4)
@@ -202,7 +214,7 @@ def keras_network(keras, first=()):
 
 
 def test_keras_networks_run_in_ocellus(tmp_path, capsys, monkeypatch):
-    keras_models = pytest.importorskip("ocellus_models.keras_models")
+    keras_models = module("ocellus_models.keras_models")
     keras = keras_models.keras
     monkeypatch.chdir(tmp_path)
     original = keras_network(keras)
