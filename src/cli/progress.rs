@@ -11,6 +11,7 @@ pub(super) fn counting(length: u64, what: &str) -> ProgressBar {
 }
 
 /// A bar of bytes; the length may be learnt later.
+#[cfg(feature = "pull")]
 pub(super) fn bytes(length: Option<u64>) -> ProgressBar {
     bar(
         length,

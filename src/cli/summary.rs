@@ -1,9 +1,13 @@
 //! What a run did, in a table or a log line.
 
+#[cfg(feature = "broker")]
 use std::fmt::Write;
+#[cfg(feature = "broker")]
 use std::time::Duration;
 
-use crate::stats::{CameraStats, Stats};
+#[cfg(feature = "broker")]
+use crate::stats::CameraStats;
+use crate::stats::Stats;
 
 /// One line a camera, for the log of a service that stops.
 pub(super) fn log(stats: &Stats) {
@@ -28,7 +32,8 @@ pub(super) fn log(stats: &Stats) {
     );
 }
 
-/// A table for people.
+/// A table for people: the demo's.
+#[cfg(feature = "broker")]
 pub(super) fn table(stats: &Stats, ran: Duration) -> String {
     let mut out = String::new();
     for c in &stats.cameras {
@@ -58,6 +63,7 @@ pub(super) fn table(stats: &Stats, ran: Duration) -> String {
     out
 }
 
+#[cfg(feature = "broker")]
 fn camera(out: &mut String, c: &CameraStats, ran: Duration) {
     let fps = c.inferred.get() as f64 / ran.as_secs_f64().max(1e-3);
     let _ = writeln!(
