@@ -3,11 +3,10 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::device::shipped_model;
-use common::{sorted, test_data};
+use common::device::{Device, shipped_model};
+use common::{run_to_its_end, sorted, test_data};
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, RgbImage};
 
@@ -15,7 +14,7 @@ use image::{ExtendedColorType, RgbImage};
 fn film(dir: &Path, frames: u32, moves: bool) {
     std::fs::create_dir_all(dir).unwrap();
     let photograph = test_data()
-        .map(|d| sorted(&d.join("images/coco")))
+        .map(|d| sorted(&d.join("images/coco/images")))
         .and_then(|all| {
             let all = all
                 .into_iter()
@@ -66,22 +65,8 @@ fn config(dir: &Path, source: &str, model: &Path, motion: &str) -> std::path::Pa
 
 /// `frame_id` of each observation.
 fn inferred(config: &Path) -> Vec<u64> {
-    let out = common::ocellus()
-        .args(["run", "--config"])
-        .arg(config)
-        .output()
-        .unwrap();
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
-    let text = String::from_utf8(out.stdout).unwrap();
-    let id = |line: &str| {
-        let v: serde_json::Value = serde_json::from_str(line).unwrap();
-        v["frame_id"].as_u64().unwrap()
-    };
-    text.lines().map(id).collect()
+    let id = |v: &serde_json::Value| v["frame_id"].as_u64().unwrap();
+    run_to_its_end(config).iter().map(id).collect()
 }
 
 #[test]
@@ -137,26 +122,13 @@ fn what_a_still_scene_costs() {
         for _ in 0..3 {
             for (spent, motion) in spent.iter_mut().zip(["", "[camera.motion]"]) {
                 let config = config(dir.path(), &camera, &model, motion);
-                let mut child = common::ocellus()
-                    .args(["--log", "error", "run", "--config"])
-                    .arg(&config)
-                    .stdout(Stdio::null())
-                    .spawn()
-                    .unwrap();
+                let device = Device::start(&config);
                 // Loading and the self-test are not what is measured.
                 std::thread::sleep(Duration::from_secs(4));
-                let (before, start) = (cpu_seconds(child.id()), Instant::now());
+                let (before, start) = (cpu_seconds(device.id()), Instant::now());
                 std::thread::sleep(seconds);
-                *spent += (cpu_seconds(child.id()) - before) / start.elapsed().as_secs_f64() / 3.0;
-                let id = child.id().to_string();
-                assert!(
-                    Command::new("kill")
-                        .args(["-TERM", &id])
-                        .status()
-                        .unwrap()
-                        .success()
-                );
-                child.wait().unwrap();
+                *spent += (cpu_seconds(device.id()) - before) / start.elapsed().as_secs_f64() / 3.0;
+                device.stop();
             }
         }
         println!(

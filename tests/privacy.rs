@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use common::device::{Device, configure, shipped_model};
 use common::mosquitto::{Observer, mosquitto_or_skip, publish};
-use common::{python, skip};
+use common::{python, run_to_its_end, skip};
 use ocellus::frame::mask::winds_around;
 use ocellus::frame::{Frame, FrameMeta, FramePool, Geometry, Mask, PixelFormat};
 use ocellus::preprocess::{
@@ -365,22 +365,8 @@ fn the_programs_results_do_not_depend_on_what_is_masked() {
             shipped_model().display()
         );
         std::fs::write(&config, text).unwrap();
-        let out = common::ocellus()
-            .args(["run", "--config"])
-            .arg(&config)
-            .output()
-            .unwrap();
-        assert!(
-            out.status.success(),
-            "{}",
-            String::from_utf8_lossy(&out.stderr)
-        );
-        let lines = String::from_utf8(out.stdout).unwrap();
-        let essence = |line: &str| {
-            let v: Value = serde_json::from_str(line).unwrap();
-            serde_json::json!([v["results"], v["embedding"]])
-        };
-        lines.lines().map(essence).collect()
+        let essence = |v: &Value| serde_json::json!([v["results"], v["embedding"]]);
+        run_to_its_end(&config).iter().map(essence).collect()
     };
     for (name, hidden) in films {
         let film = dir.path().join(name);

@@ -16,7 +16,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::schema::check;
-use common::{skip, test_data};
+use common::{run_to_its_end, skip, test_data};
 use ocellus::observe::Follower;
 use ocellus::observe::track::TrackSettings;
 use ocellus::observe::zones::{ZoneSettings, Zones};
@@ -44,17 +44,7 @@ fn play(dir: &Path, data: &Path, more: &str) -> Vec<Value> {
         data.display()
     );
     std::fs::write(&config, text).unwrap();
-    let out = common::ocellus()
-        .args(["--log", "warn", "run", "--config"])
-        .arg(&config)
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "{errors}");
-    let text = String::from_utf8(out.stdout).unwrap();
-    text.lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect()
+    run_to_its_end(&config)
 }
 
 fn events<'a>(lines: &'a [Value], section: &str) -> Vec<&'a Value> {

@@ -46,6 +46,11 @@ impl Device {
         Self { child }
     }
 
+    /// Of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM, as a service manager stops it.
     pub fn stop(mut self) -> ExitStatus {
         let id = self.child.id().to_string();

@@ -50,6 +50,21 @@ pub fn ocellus() -> Command {
     command
 }
 
+/// `ocellus run` until it ends by itself, which it must do well: its JSON lines.
+pub fn run_to_its_end(config: &Path) -> Vec<serde_json::Value> {
+    let out = ocellus()
+        .args(["--log", "warn", "run", "--config"])
+        .arg(config)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{errors}");
+    let text = String::from_utf8(out.stdout).unwrap();
+    text.lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect()
+}
+
 /// Runs a future on this thread.
 pub fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
