@@ -2,6 +2,9 @@
 //!
 //! In and out: buffers of whole tensors, of the sizes that the strides were made from.
 
+/// Elements that are converted at a time.
+const PIECE: usize = 256;
+
 /// A copy of `sizes` elements, read and written with their own strides.
 #[derive(Clone, Debug)]
 pub(crate) struct StridedCopy {
@@ -33,6 +36,16 @@ impl StridedCopy {
         if merged.is_empty() {
             merged.push([1, 1, 1]);
         }
+        // The order of the axes changes nothing but the time: a long last axis is fast. Those of 1 in both strides come last anyway.
+        if merged.last().is_some_and(|&[_, f, t]| (f, t) != (1, 1)) {
+            let longest = (0..merged.len())
+                .filter(|&i| merged[i][1] == 1 || merged[i][2] == 1)
+                .max_by_key(|&i| merged[i][0]);
+            if let Some(longest) = longest {
+                let axis = merged.remove(longest);
+                merged.push(axis);
+            }
+        }
         let column = |i: usize| merged.iter().map(|m| m[i]).collect();
         Self {
             sizes: column(0),
@@ -43,7 +56,7 @@ impl StridedCopy {
         }
     }
 
-    pub(crate) fn run<A: Copy, B>(
+    pub(crate) fn run<A: Copy, B: Copy + Default>(
         &self,
         from: &[A],
         to: &mut [B],
@@ -52,7 +65,7 @@ impl StridedCopy {
         self.axis(0, from, self.from_offset, to, self.to_offset, convert);
     }
 
-    fn axis<A: Copy, B>(
+    fn axis<A: Copy, B: Copy + Default>(
         &self,
         axis: usize,
         from: &[A],
@@ -73,6 +86,19 @@ impl StridedCopy {
                 .iter_mut()
                 .zip(&from[f..f + size])
                 .for_each(|(to, from)| *to = convert(*from));
+        } else if from_stride == 1 {
+            // Converted a piece at a time, which the compiler does in vectors, and then dealt out.
+            let mut piece = [B::default(); PIECE];
+            for from in from[f..f + size].chunks(PIECE) {
+                for (piece, from) in piece.iter_mut().zip(from) {
+                    *piece = convert(*from);
+                }
+                let places = to[t..].iter_mut().step_by(to_stride);
+                for (to, piece) in places.zip(&piece[..from.len()]) {
+                    *to = *piece;
+                }
+                t += from.len() * to_stride;
+            }
         } else {
             for i in 0..size {
                 to[t + i * to_stride] = convert(from[f + i * from_stride]);

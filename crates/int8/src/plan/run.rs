@@ -263,7 +263,7 @@ fn quantize(quant: Quant, copy: &StridedCopy, from: &[f32], to: &mut [u8], flip:
     let zero = f32::from(quant.zero);
     let (min, max) = (-zero, 255.0 - zero);
     let offset = i32::from(quant.zero);
-    copy.run(from, to, |v: f32| {
+    copy.run(from, to, move |v: f32| {
         // The limits are whole numbers: holding to them first changes no result. Not a number becomes the least.
         let steps = (v / quant.scale).max(min).min(max);
         let rounded = (steps + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;

@@ -1,6 +1,9 @@
 //! AVX512-VNNI: `vpdpbusd`, 6 pixels × 64 channels, or 12 pixels × 32 or 16 channels where a layer has no more.
+//!
+//! 24 sums, 4 weights and the activations, of which each is broadcast for the 4 products it meets, are 29 of the 32
+//! registers. The compiler does not manage that without spilling: the loop is assembly.
 
-use std::arch::x86_64::*;
+use std::arch::{asm, x86_64::*};
 
 use super::{Bytes, Call, Panel, Target, Tile, dispatch_rows};
 use crate::Quantization;
@@ -24,28 +27,102 @@ unsafe impl<const VECTORS: usize> Tile for Avx512Vnni<VECTORS> {
     }
 }
 
+/// The loop over k for the first `$count` of the rows, each given as (row, address, register of the activation, (vector,
+/// sum, weights)…).
+macro_rules! accumulate {
+    ($count:expr, $call:ident $sums:ident $loads:tt; $($rows:tt)*) => {
+        accumulate!(@first $count, $call $sums $loads; []; $($rows)*)
+    };
+    (@first $count:expr, $call:ident $sums:ident $loads:tt; [$($taken:tt)*];) => { unreachable!() };
+    (@first $count:expr, $call:ident $sums:ident $loads:tt; [$($taken:tt)*]; $next:tt $($rest:tt)*) => {
+        if $count == accumulate!(@count $($taken)* $next) {
+            accumulate!(@loop $call $sums $loads; $($taken)* $next)
+        } else {
+            accumulate!(@first $count, $call $sums $loads; [$($taken)* $next]; $($rest)*)
+        }
+    };
+    (@count) => { 0 };
+    (@count $row:tt $($rest:tt)*) => { 1 + accumulate!(@count $($rest)*) };
+    (@loop $call:ident $sums:ident [$(($at:literal $load:literal))*];
+     $(($row:literal $address:literal $a:literal $(($vector:literal $sum:tt $w:literal))*))*) => {{
+        asm!(
+            "lea {a3}, [{a0} + 2*{stride}]",
+            "add {a3}, {stride}",
+            "lea {a6}, [{a3} + 2*{stride}]",
+            "add {a6}, {stride}",
+            "lea {a9}, [{a6} + 2*{stride}]",
+            "add {a9}, {stride}",
+            "2:",
+            $(concat!("vmovdqa64 ", $load, ", zmmword ptr [{weights} + ", $at, "]"),)*
+            "add {weights}, {line}",
+            $(
+                concat!("vpbroadcastd ", $a, ", dword ptr [", $address, "]"),
+                $(concat!("vpdpbusd ", $sum, ", ", $a, ", ", $w),)*
+            )*
+            "add {a0}, 4",
+            "add {a3}, 4",
+            "add {a6}, 4",
+            "add {a9}, 4",
+            "dec {steps}",
+            "jnz 2b",
+            line = const 64 * accumulate!(@count $($at)*),
+            steps = inout(reg) $call.depth / 4 => _,
+            weights = inout(reg) $call.weights => _,
+            a0 = inout(reg) $call.a => _,
+            a3 = out(reg) _,
+            a6 = out(reg) _,
+            a9 = out(reg) _,
+            stride = in(reg) $call.a_stride,
+            $($(inout($sum) $sums[$row][$vector],)*)*
+            out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _,
+            out("zmm28") _, out("zmm29") _, out("zmm30") _, out("zmm31") _,
+            options(readonly, nostack)
+        )
+    }};
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn tile<const ROWS: usize, const VECTORS: usize>(call: &Call) {
-    // SAFETY: the pointers are good as `Call` says.
+    // SAFETY: the pointers are good as `Call` says; those to rows beyond the tile's are not read.
     unsafe {
         let bias: [__m512i; VECTORS] =
             std::array::from_fn(|vector| _mm512_loadu_si512(call.bias.add(16 * vector).cast()));
         let mut sums = [bias; ROWS];
-        let mut weights = call.weights.cast::<__m512i>();
-        for k in (0..call.depth).step_by(4) {
-            let w: [__m512i; VECTORS] =
-                std::array::from_fn(|vector| _mm512_load_si512(weights.add(vector)));
-            weights = weights.add(VECTORS);
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let a = call
-                    .a
-                    .add(row * call.a_stride + k)
-                    .cast::<i32>()
-                    .read_unaligned();
-                let a = _mm512_set1_epi32(a);
-                for (sum, w) in sums.iter_mut().zip(w) {
-                    *sum = _mm512_dpbusd_epi32(*sum, a, w);
-                }
+        match VECTORS {
+            1 => accumulate!(ROWS, call sums [(0 "zmm24")];
+                (0 "{a0}" "zmm28" (0 "zmm0" "zmm24"))
+                (1 "{a0} + {stride}" "zmm29" (0 "zmm1" "zmm24"))
+                (2 "{a0} + 2*{stride}" "zmm30" (0 "zmm2" "zmm24"))
+                (3 "{a3}" "zmm31" (0 "zmm3" "zmm24"))
+                (4 "{a3} + {stride}" "zmm28" (0 "zmm4" "zmm24"))
+                (5 "{a3} + 2*{stride}" "zmm29" (0 "zmm5" "zmm24"))
+                (6 "{a6}" "zmm30" (0 "zmm6" "zmm24"))
+                (7 "{a6} + {stride}" "zmm31" (0 "zmm7" "zmm24"))
+                (8 "{a6} + 2*{stride}" "zmm28" (0 "zmm8" "zmm24"))
+                (9 "{a9}" "zmm29" (0 "zmm9" "zmm24"))
+                (10 "{a9} + {stride}" "zmm30" (0 "zmm10" "zmm24"))
+                (11 "{a9} + 2*{stride}" "zmm31" (0 "zmm11" "zmm24"))),
+            2 => accumulate!(ROWS, call sums [(0 "zmm24") (64 "zmm25")];
+                (0 "{a0}" "zmm28" (0 "zmm0" "zmm24") (1 "zmm1" "zmm25"))
+                (1 "{a0} + {stride}" "zmm29" (0 "zmm2" "zmm24") (1 "zmm3" "zmm25"))
+                (2 "{a0} + 2*{stride}" "zmm30" (0 "zmm4" "zmm24") (1 "zmm5" "zmm25"))
+                (3 "{a3}" "zmm31" (0 "zmm6" "zmm24") (1 "zmm7" "zmm25"))
+                (4 "{a3} + {stride}" "zmm28" (0 "zmm8" "zmm24") (1 "zmm9" "zmm25"))
+                (5 "{a3} + 2*{stride}" "zmm29" (0 "zmm10" "zmm24") (1 "zmm11" "zmm25"))
+                (6 "{a6}" "zmm30" (0 "zmm12" "zmm24") (1 "zmm13" "zmm25"))
+                (7 "{a6} + {stride}" "zmm31" (0 "zmm14" "zmm24") (1 "zmm15" "zmm25"))
+                (8 "{a6} + 2*{stride}" "zmm28" (0 "zmm16" "zmm24") (1 "zmm17" "zmm25"))
+                (9 "{a9}" "zmm29" (0 "zmm18" "zmm24") (1 "zmm19" "zmm25"))
+                (10 "{a9} + {stride}" "zmm30" (0 "zmm20" "zmm24") (1 "zmm21" "zmm25"))
+                (11 "{a9} + 2*{stride}" "zmm31" (0 "zmm22" "zmm24") (1 "zmm23" "zmm25"))),
+            _ => {
+                accumulate!(ROWS, call sums [(0 "zmm24") (64 "zmm25") (128 "zmm26") (192 "zmm27")];
+                (0 "{a0}" "zmm28" (0 "zmm0" "zmm24") (1 "zmm1" "zmm25") (2 "zmm2" "zmm26") (3 "zmm3" "zmm27"))
+                (1 "{a0} + {stride}" "zmm29" (0 "zmm4" "zmm24") (1 "zmm5" "zmm25") (2 "zmm6" "zmm26") (3 "zmm7" "zmm27"))
+                (2 "{a0} + 2*{stride}" "zmm30" (0 "zmm8" "zmm24") (1 "zmm9" "zmm25") (2 "zmm10" "zmm26") (3 "zmm11" "zmm27"))
+                (3 "{a3}" "zmm31" (0 "zmm12" "zmm24") (1 "zmm13" "zmm25") (2 "zmm14" "zmm26") (3 "zmm15" "zmm27"))
+                (4 "{a3} + {stride}" "zmm28" (0 "zmm16" "zmm24") (1 "zmm17" "zmm25") (2 "zmm18" "zmm26") (3 "zmm19" "zmm27"))
+                (5 "{a3} + 2*{stride}" "zmm29" (0 "zmm20" "zmm24") (1 "zmm21" "zmm25") (2 "zmm22" "zmm26") (3 "zmm23" "zmm27")))
             }
         }
         match &call.target {
@@ -67,39 +144,102 @@ unsafe fn write<const ROWS: usize, const VECTORS: usize>(
     bytes: &Bytes,
 ) {
     let scale = Scale::new(bytes.quantization);
-    for vector in 0..VECTORS.min(bytes.columns.div_ceil(16)) {
-        let columns = (bytes.columns - 16 * vector).min(16);
-        let mask = (0xffff_u32 >> (16 - columns)) as __mmask16;
-        // SAFETY: the pointers are good as `Bytes` says: a panel's multipliers are all there, and the mask keeps to the
-        // columns of `out` and of the residual that are there.
-        unsafe {
-            let multipliers = _mm512_loadu_ps(bytes.multipliers.add(16 * vector));
+    // SAFETY: the pointers are good as `Bytes` says: a panel's multipliers are all there, and `load` and `store` keep to the
+    // columns of `out` and of the residual that are there.
+    unsafe {
+        let multipliers: [__m512; VECTORS] =
+            std::array::from_fn(|vector| _mm512_loadu_ps(bytes.multipliers.add(16 * vector)));
+        let value = |sums: &[__m512i; VECTORS], vector: usize| {
+            _mm512_mul_ps(_mm512_cvtepi32_ps(sums[vector]), multipliers[vector])
+        };
+        let Some((other, residual)) = bytes.residual else {
             for (row, sums) in sums.iter().enumerate() {
-                let at = row * bytes.stride + 16 * vector;
-                let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[vector]), multipliers);
-                let number = match bytes.residual {
-                    None => scale.quantize(value),
-                    Some((other, residual)) => {
-                        let other = _mm_maskz_loadu_epi8(mask, other.add(at).cast());
-                        let zero = _mm512_set1_epi32(residual.other.zero);
-                        let other =
-                            _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_cvtepu8_epi32(other), zero));
-                        let other = _mm512_mul_ps(other, _mm512_set1_ps(residual.other.ratio));
-                        let conv = _mm512_mul_ps(
-                            scale.centered(value),
-                            _mm512_set1_ps(residual.conv_ratio),
-                        );
-                        Scale::new(residual.output).quantize(_mm512_add_ps(conv, other))
-                    }
-                };
-                _mm_mask_storeu_epi8(bytes.out.add(at).cast(), mask, _mm512_cvtepi32_epi8(number));
+                let numbers: [_; VECTORS] =
+                    std::array::from_fn(|vector| scale.quantize(value(sums, vector)));
+                store(
+                    bytes.out.add(row * bytes.stride),
+                    bytes.columns,
+                    numbers,
+                    scale.zero,
+                );
             }
+            return;
+        };
+        let output = Scale::new(residual.output);
+        let conv_ratio = _mm512_set1_ps(residual.conv_ratio);
+        let other_ratio = _mm512_set1_ps(residual.other.ratio);
+        let other_zero = _mm512_set1_epi32(residual.other.zero);
+        for (row, sums) in sums.iter().enumerate() {
+            let others: [__m512i; VECTORS] = load(other.add(row * bytes.stride), bytes.columns);
+            let numbers: [_; VECTORS] = std::array::from_fn(|vector| {
+                let other = _mm512_cvtepi32_ps(_mm512_sub_epi32(others[vector], other_zero));
+                let conv = _mm512_mul_ps(scale.centered(value(sums, vector)), conv_ratio);
+                output.quantize(_mm512_add_ps(conv, _mm512_mul_ps(other, other_ratio)))
+            });
+            store(
+                bytes.out.add(row * bytes.stride),
+                bytes.columns,
+                numbers,
+                output.zero,
+            );
         }
     }
 }
 
+/// Writes the first `columns` of the numbers, after adding `zero`: they are then from 0 to 255.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn store<const VECTORS: usize>(
+    out: *mut u8,
+    columns: usize,
+    numbers: [__m512i; VECTORS],
+    zero: __m512i,
+) {
+    let of = |vector: usize| {
+        numbers
+            .get(vector)
+            .copied()
+            .unwrap_or(_mm512_setzero_si512())
+    };
+    let words =
+        |vector: usize| _mm512_add_epi16(_mm512_packs_epi32(of(vector), of(vector + 1)), zero);
+    // Four channels of each vector after the other; then put in order.
+    let mixed = _mm512_packus_epi16(words(0), words(2));
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let bytes = _mm512_permutexvar_epi32(order, mixed);
+    // SAFETY: `out` is good for `columns` bytes.
+    unsafe {
+        match columns {
+            64 => _mm512_storeu_si512(out.cast(), bytes),
+            32 => _mm256_storeu_si256(out.cast(), _mm512_castsi512_si256(bytes)),
+            16 => _mm_storeu_si128(out.cast(), _mm512_castsi512_si128(bytes)),
+            _ => _mm512_mask_storeu_epi8(out.cast(), u64::MAX >> (64 - columns), bytes),
+        }
+    }
+}
+
+/// Reads `columns` bytes, and zeros after them, into lanes of 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn load<const VECTORS: usize>(from: *const u8, columns: usize) -> [__m512i; VECTORS] {
+    std::array::from_fn(|vector| {
+        let here = columns.saturating_sub(16 * vector).min(16);
+        // SAFETY: `from` is good for `columns` bytes.
+        let bytes = unsafe {
+            if here == 16 {
+                _mm_loadu_si128(from.add(16 * vector).cast())
+            } else {
+                let mask = ((1_u32 << here) - 1) as __mmask16;
+                _mm_maskz_loadu_epi8(mask, from.wrapping_add(16 * vector).cast())
+            }
+        };
+        _mm512_cvtepu8_epi32(bytes)
+    })
+}
+
 /// A [`Quantization`] in registers.
 struct Scale {
+    /// In lanes of 16 bits.
     zero: __m512i,
     min: __m512,
     max: __m512,
@@ -110,7 +250,7 @@ impl Scale {
     #[target_feature(enable = "avx512f")]
     fn new(quantization: Quantization) -> Self {
         Self {
-            zero: _mm512_set1_epi32(quantization.zero),
+            zero: _mm512_set1_epi16(quantization.zero as i16),
             min: _mm512_set1_ps((quantization.min - quantization.zero) as f32),
             max: _mm512_set1_ps((quantization.max - quantization.zero) as f32),
         }
@@ -129,9 +269,10 @@ impl Scale {
         _mm512_cvtepi32_ps(_mm512_cvtps_epi32(self.held(value)))
     }
 
+    /// The same as integers: `zero` is still to be added.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn quantize(&self, value: __m512) -> __m512i {
-        _mm512_add_epi32(_mm512_cvtps_epi32(self.held(value)), self.zero)
+        _mm512_cvtps_epi32(self.held(value))
     }
 }
