@@ -224,7 +224,7 @@ pub(crate) enum Weights {
         /// s8, else u8.
         signed: bool,
     },
-    Ohwi(Arc<[i8]>),
+    Ohwi(Arc<Vec<i8>>),
 }
 
 /// An addition done by the convolution before it.

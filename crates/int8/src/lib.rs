@@ -43,6 +43,7 @@ use std::sync::Arc;
 
 pub use normalize::normalize;
 pub use ocellus_int8_kernels::Isa;
+use prost::Message;
 pub use report::{Left, Report, Taken};
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
@@ -131,11 +132,8 @@ pub struct Loaded {
 /// # Errors
 /// What is wrong with the file, with the name of the node.
 pub fn load(bytes: &[u8], options: &Options) -> Result<Loaded, Error> {
-    let proto = tract_onnx::onnx().proto_model_for_read(&mut &*bytes);
-    load_proto(
-        proto.map_err(|e| Error::NotOnnx(format!("{e:#}")))?,
-        options,
-    )
+    let proto = ModelProto::decode(bytes).map_err(|e| Error::NotOnnx(e.to_string()))?;
+    load_proto(proto, options)
 }
 
 /// Loads an ONNX model that was read already (and perhaps changed: given another output, for example).

@@ -343,7 +343,7 @@ impl Partition {
             .iter()
             .map(|t| (t.name.as_str(), t))
             .collect();
-        let mut packed: HashMap<(String, bool), Arc<[i8]>> = HashMap::new();
+        let mut packed: HashMap<(String, bool), Arc<Vec<i8>>> = HashMap::new();
         for node in self.regions.iter_mut().flat_map(|r| &mut r.nodes) {
             let (Op::Convolution(c) | Op::FullyConnected(c)) = &mut node.op else {
                 continue;
@@ -360,7 +360,7 @@ impl Partition {
                 Some(known) => known.clone(),
                 None => {
                     let bytes = Constant(constants[name.as_str()]).bytes()?;
-                    let ohwi = to_ohwi(&bytes, c, inputs_first, signed);
+                    let ohwi = Arc::new(to_ohwi(&bytes, c, inputs_first, signed));
                     packed.insert((name, inputs_first), ohwi.clone());
                     ohwi
                 }
@@ -372,7 +372,7 @@ impl Partition {
 }
 
 /// OIHW, or `[inputs, outputs]` → OHWI; u8 → s8, with its zero point moved by 128 elsewhere.
-fn to_ohwi(bytes: &[u8], c: &Convolution, inputs_first: bool, signed: bool) -> Arc<[i8]> {
+fn to_ohwi(bytes: &[u8], c: &Convolution, inputs_first: bool, signed: bool) -> Vec<i8> {
     let flip = if signed { 0 } else { 0x80 };
     let taps = c.window.kernel[0] * c.window.kernel[1];
     let [to_output, to_input, to_tap] = if inputs_first {
@@ -380,6 +380,9 @@ fn to_ohwi(bytes: &[u8], c: &Convolution, inputs_first: bool, signed: bool) -> A
     } else {
         [c.depth * taps, taps, 1]
     };
+    if to_input == 1 {
+        return bytes.iter().map(|b| (b ^ flip) as i8).collect();
+    }
     let mut ohwi = Vec::with_capacity(bytes.len());
     for o in 0..c.outputs {
         for tap in 0..taps {
@@ -387,5 +390,5 @@ fn to_ohwi(bytes: &[u8], c: &Convolution, inputs_first: bool, signed: bool) -> A
             ohwi.extend((0..c.depth).map(|i| (bytes[at + i * to_input] ^ flip) as i8));
         }
     }
-    ohwi.into()
+    ohwi
 }

@@ -41,10 +41,13 @@ pub(super) struct Gemm {
     weight_zeros: Vec<i32>,
 }
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Weights begin on a cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-struct Line(#[allow(dead_code, reason = "read through pointers")] [i8; 64]);
+struct Line(#[allow(dead_code, reason = "read through pointers")] [i8; LINE]);
 
 #[derive(Clone, Debug)]
 struct PanelAt {
@@ -87,6 +90,9 @@ impl Gemm {
         let zeros = spec.weight_zeros.iter().any(|&zero| zero != 0);
         let group_outputs = geometry.output.c / geometry.groups;
         let mut weights = vec![0; T::COLUMNS * padded_depth];
+        let panels = geometry.groups * group_outputs.div_ceil(T::COLUMNS);
+        gemm.weights
+            .reserve_exact(panels * weights.len().div_ceil(LINE));
         for group in 0..geometry.groups {
             for first in (0..group_outputs).step_by(T::COLUMNS) {
                 let channel = group * group_outputs + first;
@@ -113,15 +119,19 @@ impl Gemm {
                 }
             }
         }
+        // Where weights were split there are more than expected.
+        gemm.weights.shrink_to_fit();
         gemm
     }
 
     fn push_panel(&mut self, panel: Panel, channel: usize, columns: usize) {
         let (line, offset) = (self.weights.len(), self.offsets.len());
-        for chunk in panel.weights.chunks(64) {
-            let mut bytes = [0; 64];
-            bytes[..chunk.len()].copy_from_slice(chunk);
-            self.weights.push(Line(bytes));
+        let (lines, rest) = panel.weights.as_chunks();
+        self.weights.extend(lines.iter().map(|line| Line(*line)));
+        if !rest.is_empty() {
+            let mut line = [0; LINE];
+            line[..rest.len()].copy_from_slice(rest);
+            self.weights.push(Line(line));
         }
         self.offsets.extend(panel.offsets);
         self.panels.push(PanelAt {

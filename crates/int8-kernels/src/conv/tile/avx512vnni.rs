@@ -19,7 +19,7 @@ unsafe impl<const VECTORS: usize> Tile for Avx512Vnni<VECTORS> {
     const BLOCK: usize = 4;
 
     fn pack(depth: usize, weights: &[i8]) -> Panel {
-        Panel::interleaved(Self::BLOCK, depth, weights)
+        Panel::interleaved::<4>(depth, weights)
     }
 
     unsafe fn run(call: &Call) {

@@ -53,16 +53,18 @@ pub(super) struct Panel {
 }
 
 impl Panel {
-    /// Blocks of `block` bytes of k, column after column: `[k / block][column][block]`. A multiple of `block` is asked for.
-    fn interleaved(block: usize, depth: usize, weights: &[i8]) -> Self {
-        let mut packed = Vec::with_capacity(weights.len());
-        for k in (0..depth).step_by(block) {
-            for column in weights.chunks_exact(depth) {
-                packed.extend_from_slice(&column[k..k + block]);
-            }
+    /// Blocks of bytes of k, column after column: `[k / BLOCK][column][BLOCK]`. A multiple of BLOCK is asked for.
+    fn interleaved<const BLOCK: usize>(depth: usize, weights: &[i8]) -> Self {
+        let columns: Vec<_> = weights
+            .chunks_exact(depth)
+            .map(|c| c.as_chunks().0)
+            .collect();
+        let mut packed: Vec<[i8; BLOCK]> = Vec::with_capacity(weights.len() / BLOCK);
+        for k in 0..depth / BLOCK {
+            packed.extend(columns.iter().map(|column| column[k]));
         }
         Self {
-            weights: packed,
+            weights: packed.into_flattened(),
             offsets: Vec::new(),
         }
     }

@@ -15,7 +15,7 @@ unsafe impl Tile for NeonDot {
     const BLOCK: usize = 16;
 
     fn pack(depth: usize, weights: &[i8]) -> Panel {
-        Panel::interleaved(4, depth, weights)
+        Panel::interleaved::<4>(depth, weights)
     }
 
     unsafe fn run(call: &Call) {

@@ -14,7 +14,7 @@ unsafe impl Tile for NeonI8mm {
     const BLOCK: usize = 16;
 
     fn pack(depth: usize, weights: &[i8]) -> Panel {
-        Panel::interleaved(8, depth, weights)
+        Panel::interleaved::<8>(depth, weights)
     }
 
     unsafe fn run(call: &Call) {
