@@ -178,10 +178,10 @@ fn home_assistant_shows_the_device_over_every_restart() {
     let dir = tempfile::tempdir().unwrap();
     let ha_dir = dir.path().join("home-assistant");
     let format = "[discovery]\nformat = 'component'\n";
-    let both = configure(dir.path(), &["porch", "yard"], broker.port, format);
-    let device = Device::start(&both);
+    let all = ["porch", "yard", "attic"];
+    let device = Device::start(&configure(dir.path(), &all, broker.port, format));
     let mut ha = HomeAssistant::start(&python, &ha_dir, broker.port);
-    ha.wait_until_known("everything is there", &["porch", "yard"]);
+    ha.wait_until_known("everything is there", &all);
 
     // It can be commanded.
     let class = "sensor.dev_1_porch_class";
@@ -221,20 +221,27 @@ fn home_assistant_shows_the_device_over_every_restart() {
     ha.wait("offline", |s| {
         s[class] == "unavailable" && s[switch] == "unavailable"
     });
-    let one = configure(dir.path(), &["porch"], broker.port, format);
-    let device = Device::start(&one);
-    ha.wait_until_known("without the other camera", &["porch"]);
+    let two = ["porch", "yard"];
+    let device = Device::start(&configure(dir.path(), &two, broker.port, format));
+    ha.wait_until_known("without the third camera", &two);
 
     // Home Assistant starts again.
     ha.stop();
     let mut ha = HomeAssistant::start(&python, &ha_dir, broker.port);
-    ha.wait_until_known("after a restart of Home Assistant", &["porch"]);
+    ha.wait_until_known("after a restart of Home Assistant", &two);
 
     // The broker starts again and has forgotten everything.
     broker.kill();
     ha.wait("nothing is known", |s| s[class] == "unavailable");
     broker.restart();
-    ha.wait_until_known("after a restart of the broker", &["porch"]);
+    ha.wait_until_known("after a restart of the broker", &two);
+
+    // Both start again, the device with a camera less, of which only the device knows.
+    assert!(device.stop().success());
+    broker.kill();
+    broker.restart();
+    let device = Device::start(&configure(dir.path(), &["porch"], broker.port, format));
+    ha.wait_until_known("without the second camera", &["porch"]);
 
     // A device that is killed is not believed.
     drop(device);

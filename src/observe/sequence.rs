@@ -227,7 +227,7 @@ mod tests {
                 let c = &s.shared.cameras[0];
                 let start = std::time::Instant::now();
                 while seq + BLOCK / 4 > c.reserved.load(Relaxed) {
-                    assert!(start.elapsed().as_secs() < 20, "nothing was reserved");
+                    assert!(start.elapsed().as_secs() < 120, "nothing was reserved");
                     std::thread::yield_now();
                 }
             }

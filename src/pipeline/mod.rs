@@ -132,7 +132,8 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
         sinks.push(Arc::new(sink));
         if let Some(discovery) = &plan.discovery {
             let announced = announced(plan, settings, &parts.models);
-            let discovery = Discovery::new(discovery.clone(), &device, &announced);
+            let state_dir = plan.state_dir.as_deref();
+            let discovery = Discovery::new(discovery.clone(), &device, &announced, state_dir);
             c.attach(Box::new(discovery));
         }
         if settings.commands {

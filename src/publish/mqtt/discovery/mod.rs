@@ -2,12 +2,15 @@
 //!
 //! In: Home Assistant's birth message and what we had said before, from the broker. Out: retained messages below the discovery
 //! prefix. On the `io` thread. Always holds: after each connect and each start of Home Assistant exactly the components that there
-//! are now are announced. What was announced before is not remembered here but on the broker: it is read back first, so that
-//! a camera that left the configuration leaves Home Assistant too, whichever form it was announced in.
+//! are now are announced. What was announced before is read back from the broker first, and remembered in the state directory for a
+//! broker that forgot it, so that a camera that left the configuration leaves Home Assistant too, whichever form it was
+//! announced in.
 
 mod components;
+mod former;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -15,6 +18,7 @@ use serde_json::{Map, Value, json};
 
 pub use components::{Announced, CameraComponents};
 use components::{Component, components};
+use former::{Platforms, former};
 
 use super::link::Message;
 use super::payload::DeviceInfo;
@@ -29,7 +33,7 @@ const LONGEST_DELAY: Duration = Duration::from_millis(3000);
 /// Home Assistant subscribes to a component's topics once it knows of it; what is not retained goes again after this.
 const REFRESH_AFTER: Duration = Duration::from_millis(2000);
 /// Components and topics that are cleared at most: whoever wrote more of them below our name was not us.
-const MAX_OLD_TOPICS: usize = 4096;
+const MAX_OLD_COMPONENTS: usize = 4096;
 
 /// `[discovery]`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -86,8 +90,10 @@ pub struct Discovery {
     device: Value,
     origin: Value,
     components: Vec<Component>,
-    /// Announced once, by component key: its platform. Home Assistant forgets them when it is told.
-    gone: BTreeMap<String, String>,
+    /// Announced in an earlier life.
+    former: Platforms,
+    /// Announced once, and not there now. Home Assistant forgets them when it is told.
+    gone: Platforms,
     /// Topics of the other form, and of the component form what is gone.
     clear: BTreeSet<String>,
     announce_at: Option<Instant>,
@@ -96,8 +102,18 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// For a device as it runs now.
-    pub fn new(settings: DiscoverySettings, device: &DeviceInfo, announced: &Announced) -> Self {
+    /// For a device as it runs now. Reads and writes in `state_dir` what was announced; without it only the broker knows.
+    pub fn new(
+        settings: DiscoverySettings,
+        device: &DeviceInfo,
+        announced: &Announced,
+        state_dir: Option<&Path>,
+    ) -> Self {
+        let components = components(&device.id, announced);
+        let present = components
+            .iter()
+            .map(|c| (c.key.clone(), c.platform.to_owned()))
+            .collect();
         let model = device.board.as_deref().unwrap_or(&device.target);
         Self {
             node: format!("ocellus_{}", device.id),
@@ -109,9 +125,10 @@ impl Discovery {
                 "sw_version": device.version,
             }),
             origin: json!({ "name": "ocellus", "sw_version": device.version }),
-            components: components(&device.id, announced),
+            former: state_dir.map_or_else(Platforms::new, |dir| former(dir, &present)),
+            components,
             settings,
-            gone: BTreeMap::new(),
+            gone: Platforms::new(),
             clear: BTreeSet::new(),
             announce_at: None,
             refresh_at: None,
@@ -164,19 +181,19 @@ impl Discovery {
             let Some(Value::Object(old)) = old.get("components") else {
                 return;
             };
-            for (key, component) in old.iter().take(MAX_OLD_TOPICS) {
+            for (key, component) in old.iter().take(MAX_OLD_COMPONENTS) {
                 let platform = component.get("platform").or_else(|| component.get("p"));
                 let Some(platform) = platform.and_then(Value::as_str) else {
                     continue;
                 };
-                if !self.has(platform, key) && self.gone.len() < MAX_OLD_TOPICS {
+                if !self.has(platform, key) && self.gone.len() < MAX_OLD_COMPONENTS {
                     self.gone.insert(key.clone(), platform.into());
                 }
             }
         } else if let Some((platform, key)) = self.parse_component_topic(topic) {
             let kept =
                 self.settings.format == DiscoveryFormat::Component && self.has(platform, key);
-            if !kept && self.clear.len() < MAX_OLD_TOPICS {
+            if !kept && self.clear.len() < MAX_OLD_COMPONENTS {
                 self.clear.insert(topic.into());
             }
         }
@@ -233,6 +250,15 @@ impl Remote for Discovery {
 
     fn connected(&mut self, now: Instant) {
         self.outbox.clear();
+        match self.settings.format {
+            DiscoveryFormat::Device => self.gone.extend(self.former.clone()),
+            DiscoveryFormat::Component => {
+                for (key, platform) in &self.former {
+                    let topic = self.component_topic(platform, key);
+                    self.clear.insert(topic);
+                }
+            }
+        }
         self.announce_at = Some(now + READ_BACK);
     }
 

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::publish::mqtt::link::Qos;
 
@@ -21,6 +23,10 @@ fn announced(cameras: &[&str]) -> Announced {
 }
 
 fn discovery(format: DiscoveryFormat, cameras: &[&str]) -> Discovery {
+    discovery_in(None, format, cameras)
+}
+
+fn discovery_in(state_dir: Option<&Path>, format: DiscoveryFormat, cameras: &[&str]) -> Discovery {
     let settings = DiscoverySettings {
         format,
         ..DiscoverySettings::default()
@@ -29,6 +35,7 @@ fn discovery(format: DiscoveryFormat, cameras: &[&str]) -> Discovery {
         settings,
         &DeviceInfo::new("dev", vec![]),
         &announced(cameras),
+        state_dir,
     )
 }
 
@@ -244,4 +251,58 @@ fn ids_are_unique_whatever_the_cameras_are_called() {
         .map(|c| c.config["unique_id"].to_string())
         .collect();
     assert_eq!(ids.len(), d.components.len());
+}
+
+#[test]
+fn a_camera_that_left_leaves_home_assistant_though_the_broker_forgot_it() {
+    for format in [DiscoveryFormat::Device, DiscoveryFormat::Component] {
+        let dir = tempfile::tempdir().unwrap();
+        let device = |cameras: &[&str]| discovery_in(Some(dir.path()), format, cameras);
+        connect(&mut device(&["a", "b"]), &mut Kept::new());
+        // The broker is a new one, and the device starts with a camera less; twice, because the first time may fail.
+        for _ in 0..2 {
+            let mut device = device(&["a"]);
+            for _ in 0..2 {
+                let cleared = cleared(&mut device);
+                assert!(cleared.contains("b-class"), "{cleared:?}");
+                assert!(!cleared.contains("a-class"), "{cleared:?}");
+            }
+        }
+        // The camera comes back.
+        let cleared = cleared(&mut device(&["a", "b"]));
+        assert_eq!(cleared, BTreeSet::new());
+    }
+}
+
+/// Connects to a broker that keeps nothing: the keys of the components that Home Assistant is told to forget.
+fn cleared(discovery: &mut Discovery) -> BTreeSet<String> {
+    let now = Instant::now();
+    discovery.connected(now);
+    let mut keys = BTreeSet::new();
+    while let Some(Wish::Send(message)) = discovery.poll(now + READ_BACK) {
+        if let Some((_, key)) = discovery.parse_component_topic(&message.topic) {
+            if message.payload.is_empty() {
+                keys.insert(key.to_owned());
+            }
+        } else {
+            let message: Value = serde_json::from_slice(&message.payload).unwrap();
+            let components = message["components"].as_object().unwrap();
+            let gone = components
+                .iter()
+                .filter(|(_, c)| c.get("unique_id").is_none());
+            keys.extend(gone.map(|(key, _)| key.clone()));
+        }
+    }
+    keys
+}
+
+#[test]
+fn an_illegible_memory_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("announced.json");
+    std::fs::write(&file, "[1, 2").unwrap();
+    discovery_in(Some(dir.path()), DiscoveryFormat::Device, &["a"]);
+    let known: BTreeMap<String, String> =
+        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!(known["a-class"], "sensor");
 }
