@@ -33,7 +33,7 @@ impl Quantization {
 
     /// The quantized number less its zero point. The limits are whole numbers, so that holding before rounding equals
     /// rounding before holding.
-    #[inline]
+    #[inline(always)]
     fn centered(self, value: f32) -> f32 {
         value
             .max((self.min - self.zero) as f32)

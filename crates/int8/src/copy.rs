@@ -2,8 +2,9 @@
 //!
 //! In and out: buffers of whole tensors, of the sizes that the strides were made from.
 
-/// Elements that are converted at a time.
-const PIECE: usize = 256;
+/// A tile of a transposition: elements that are read side by side, and that are written side by side.
+const A_TILE: usize = 64;
+const B_TILE: usize = 16;
 
 /// A copy of `sizes` elements, read and written with their own strides.
 #[derive(Clone, Debug)]
@@ -36,16 +37,6 @@ impl StridedCopy {
         if merged.is_empty() {
             merged.push([1, 1, 1]);
         }
-        // The order of the axes changes nothing but the time: a long last axis is fast. Those of 1 in both strides come last anyway.
-        if merged.last().is_some_and(|&[_, f, t]| (f, t) != (1, 1)) {
-            let longest = (0..merged.len())
-                .filter(|&i| merged[i][1] == 1 || merged[i][2] == 1)
-                .max_by_key(|&i| merged[i][0]);
-            if let Some(longest) = longest {
-                let axis = merged.remove(longest);
-                merged.push(axis);
-            }
-        }
         let column = |i: usize| merged.iter().map(|m| m[i]).collect();
         Self {
             sizes: column(0),
@@ -75,6 +66,27 @@ impl StridedCopy {
         convert: impl Fn(A) -> B + Copy,
     ) {
         let (size, from_stride, to_stride) = (self.sizes[axis], self.from[axis], self.to[axis]);
+        if axis + 2 == self.sizes.len() && (from_stride == 1 || to_stride == 1) {
+            let other = (self.sizes[axis + 1], self.from[axis + 1], self.to[axis + 1]);
+            if from_stride == 1 && other.2 == 1 {
+                return transpose(
+                    &from[f..],
+                    [size, to_stride],
+                    &mut to[t..],
+                    [other.0, other.1],
+                    convert,
+                );
+            }
+            if to_stride == 1 && other.1 == 1 {
+                return transpose(
+                    &from[f..],
+                    [other.0, other.2],
+                    &mut to[t..],
+                    [size, from_stride],
+                    convert,
+                );
+            }
+        }
         if axis + 1 < self.sizes.len() {
             for _ in 0..size {
                 self.axis(axis + 1, from, f, to, t, convert);
@@ -86,22 +98,39 @@ impl StridedCopy {
                 .iter_mut()
                 .zip(&from[f..f + size])
                 .for_each(|(to, from)| *to = convert(*from));
-        } else if from_stride == 1 {
-            // Converted a piece at a time, which the compiler does in vectors, and then dealt out.
-            let mut piece = [B::default(); PIECE];
-            for from in from[f..f + size].chunks(PIECE) {
-                for (piece, from) in piece.iter_mut().zip(from) {
-                    *piece = convert(*from);
-                }
-                let places = to[t..].iter_mut().step_by(to_stride);
-                for (to, piece) in places.zip(&piece[..from.len()]) {
-                    *to = *piece;
-                }
-                t += from.len() * to_stride;
-            }
         } else {
             for i in 0..size {
                 to[t + i * to_stride] = convert(from[f + i * from_stride]);
+            }
+        }
+    }
+}
+
+/// Copies a matrix whose elements are neighbours along `a` where they are read and along `b` where they are written; each axis
+/// as its size and its stride on the other side. In tiles that stay in the cache, each converted as it is read, in vectors.
+fn transpose<A: Copy, B: Copy + Default>(
+    from: &[A],
+    [a_size, a_stride]: [usize; 2],
+    to: &mut [B],
+    [b_size, b_stride]: [usize; 2],
+    convert: impl Fn(A) -> B,
+) {
+    let mut tile = [[B::default(); A_TILE]; B_TILE];
+    for b in (0..b_size).step_by(B_TILE) {
+        let bs = B_TILE.min(b_size - b);
+        for a in (0..a_size).step_by(A_TILE) {
+            let length = A_TILE.min(a_size - a);
+            for (i, tile) in tile[..bs].iter_mut().enumerate() {
+                let from = &from[(b + i) * b_stride + a..][..length];
+                for (to, from) in tile.iter_mut().zip(from) {
+                    *to = convert(*from);
+                }
+            }
+            for i in 0..length {
+                let to = &mut to[(a + i) * a_stride + b..][..bs];
+                for (to, tile) in to.iter_mut().zip(&tile) {
+                    *to = tile[i];
+                }
             }
         }
     }

@@ -3,14 +3,14 @@
 //! Rows are taken in blocks that stay in the cache; a 1×1 window over whole pixels is the input itself, every other
 //! window is laid out in the scratch first ([`Columns`]). Then each panel of weights meets all rows of the block.
 
-use std::ops::Range;
+use std::{ops::Range, slice};
 
 use super::{
     ConvSpec, Output,
     columns::{Columns, SLACK},
     tile::{Bytes, Call, Panel, Target, Tile},
 };
-use crate::Sign;
+use crate::{Isa, Sign};
 
 /// Bytes of laid out rows that are worked on at a time.
 const BLOCK_BYTES: usize = 128 * 1024;
@@ -20,6 +20,7 @@ const MAX_SUMS: usize = 512;
 
 #[derive(Clone, Debug)]
 pub(super) struct Gemm {
+    isa: Isa,
     /// `run_tiles` for the instruction set that the weights are packed for.
     run_tiles: unsafe fn(&Gemm, &[u8], Out, &mut [u8], Range<usize>),
     columns: Columns,
@@ -59,7 +60,7 @@ struct PanelAt {
 }
 
 impl Gemm {
-    pub(super) fn new<T: Tile>(spec: &ConvSpec) -> Self {
+    pub(super) fn new<T: Tile>(isa: Isa, spec: &ConvSpec) -> Self {
         let geometry = spec.geometry;
         let depth = spec.depth();
         let padded_depth = depth.next_multiple_of(T::BLOCK);
@@ -69,6 +70,7 @@ impl Gemm {
             && (geometry.input.h, geometry.input.w) == (geometry.output.h, geometry.output.w)
             && depth == padded_depth;
         let mut gemm = Self {
+            isa,
             run_tiles: Self::run_tiles::<T>,
             columns: Columns {
                 geometry,
@@ -258,60 +260,61 @@ impl Gemm {
                 _ => {
                     let mut sums = [0; MAX_SUMS];
                     T::run(&call(Target::Sums(sums.as_mut_ptr())));
-                    for (r, sums) in sums.chunks_exact(T::COLUMNS).take(rows).enumerate() {
-                        self.finish(
-                            &a[r * stride..],
-                            sums,
-                            column,
-                            at,
-                            place + r * channels,
-                            out,
-                        );
-                    }
+                    self.isa.vectorize(|| {
+                        for (r, sums) in sums.chunks_exact_mut(T::COLUMNS).take(rows).enumerate() {
+                            let sums = &mut sums[..at.columns];
+                            self.finish(&a[r * stride..], sums, column, place + r * channels, out);
+                        }
+                    });
                 }
             }
         }
     }
 
-    /// Writes one row of sums, after correcting them for the weights' zero points: `Σ x·(w - zero) = Σ x·w - zero·Σ x`.
+    /// Writes one row of sums, after correcting them for the weights' zero points: `Σ x·(w - zero) = Σ x·w - zero·Σ x`. Inlined
+    /// where the instruction set is known.
     ///
     /// # Safety
     ///
-    /// `place` and the panel's columns after it are in `out`.
-    unsafe fn finish(
-        &self,
-        a: &[u8],
-        sums: &[i32],
-        column: usize,
-        at: &PanelAt,
-        place: usize,
-        out: Out,
-    ) {
-        let zeros = self.weight_zeros.get(column..).unwrap_or(&[]);
-        let total = match zeros {
-            [] => 0,
-            _ => a[..self.depth]
-                .iter()
-                .map(|&byte| self.sign.value(byte))
-                .sum(),
-        };
-        for (c, &sum) in sums[..at.columns].iter().enumerate() {
-            let sum = sum.wrapping_sub(zeros.get(c).map_or(0, |zero| zero.wrapping_mul(total)));
-            let value = sum as f32 * self.multipliers[column + c];
-            let place = place + c;
-            // SAFETY: the place is in the output, and in the residual where there is one.
-            unsafe {
-                match (out, &self.output) {
-                    (Out::Bytes(out, other), Output::Quantized(quantization, Some(residual))) => {
-                        let other = self.sign.value(*other.add(place));
-                        *out.add(place) = residual.add(*quantization, value, other);
+    /// `place` and as many columns after it are in `out`, and in the residual where there is one.
+    #[inline(always)]
+    unsafe fn finish(&self, a: &[u8], sums: &mut [i32], column: usize, place: usize, out: Out) {
+        if let Some(zeros) = self.weight_zeros.get(column..) {
+            let numbers = a[..self.depth].iter().map(|&byte| self.sign.value(byte));
+            let total = numbers.fold(0_i32, i32::wrapping_add);
+            for (sum, zero) in sums.iter_mut().zip(zeros) {
+                *sum = sum.wrapping_sub(zero.wrapping_mul(total));
+            }
+        }
+        let columns = sums.len();
+        let multipliers = &self.multipliers[column..];
+        let values = sums
+            .iter()
+            .zip(multipliers)
+            .map(|(&sum, &m)| sum as f32 * m);
+        // SAFETY: as the caller says.
+        unsafe {
+            match (out, &self.output) {
+                (Out::Bytes(out, other), Output::Quantized(quantization, Some(residual))) => {
+                    let out = slice::from_raw_parts_mut(out.add(place), columns);
+                    let other = slice::from_raw_parts(other.add(place), columns);
+                    for ((out, value), &other) in out.iter_mut().zip(values).zip(other) {
+                        *out = residual.add(*quantization, value, self.sign.value(other));
                     }
-                    (Out::Bytes(out, _), Output::Quantized(quantization, None)) => {
-                        *out.add(place) = quantization.quantize(value);
-                    }
-                    (Out::Floats(out), _) => *out.add(place) = value,
-                    (Out::Bytes(..), Output::Float) => unreachable!("checked by Conv::run"),
                 }
+                (Out::Bytes(out, _), Output::Quantized(quantization, None)) => {
+                    let out = slice::from_raw_parts_mut(out.add(place), columns);
+                    for (out, value) in out.iter_mut().zip(values) {
+                        *out = quantization.quantize(value);
+                    }
+                }
+                (Out::Floats(out), _) => {
+                    let out = slice::from_raw_parts_mut(out.add(place), columns);
+                    for (out, value) in out.iter_mut().zip(values) {
+                        *out = value;
+                    }
+                }
+                (Out::Bytes(..), Output::Float) => unreachable!("checked by Conv::run"),
             }
         }
     }

@@ -79,19 +79,19 @@ impl Conv {
             Isa::Generic => Kernel::Reference(Reference::new(spec)),
             _ if Depthwise::fits(&spec.geometry) => Kernel::Depthwise(Depthwise::new(isa, spec)),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Kernel::Gemm(Gemm::new::<tile::avx2::Avx2>(spec)),
+            Isa::Avx2 => Kernel::Gemm(Gemm::new::<tile::avx2::Avx2>(isa, spec)),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => Kernel::Gemm(match spec.geometry.output.c / spec.geometry.groups {
-                ..=16 => Gemm::new::<tile::avx512vnni::Avx512Vnni<1>>(spec),
-                17..=32 => Gemm::new::<tile::avx512vnni::Avx512Vnni<2>>(spec),
-                _ => Gemm::new::<tile::avx512vnni::Avx512Vnni<4>>(spec),
+                ..=16 => Gemm::new::<tile::avx512vnni::Avx512Vnni<1>>(isa, spec),
+                17..=32 => Gemm::new::<tile::avx512vnni::Avx512Vnni<2>>(isa, spec),
+                _ => Gemm::new::<tile::avx512vnni::Avx512Vnni<4>>(isa, spec),
             }),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => Kernel::Gemm(Gemm::new::<tile::neon::Neon>(spec)),
+            Isa::Neon => Kernel::Gemm(Gemm::new::<tile::neon::Neon>(isa, spec)),
             #[cfg(target_arch = "aarch64")]
-            Isa::NeonDot => Kernel::Gemm(Gemm::new::<tile::neon_dot::NeonDot>(spec)),
+            Isa::NeonDot => Kernel::Gemm(Gemm::new::<tile::neon_dot::NeonDot>(isa, spec)),
             #[cfg(target_arch = "aarch64")]
-            Isa::NeonI8mm => Kernel::Gemm(Gemm::new::<tile::neon_i8mm::NeonI8mm>(spec)),
+            Isa::NeonI8mm => Kernel::Gemm(Gemm::new::<tile::neon_i8mm::NeonI8mm>(isa, spec)),
             _ => Kernel::Reference(Reference::new(spec)),
         };
         Ok(Self {
