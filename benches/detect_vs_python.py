@@ -3,7 +3,7 @@
 
 Needs numpy, opencv-python-headless and onnxruntime. Usage: detect_vs_python.py BENCH_BINARY [MODEL [ROUNDS]]
 BENCH_BINARY is what `cargo bench --bench detect_path --no-run` names. MODEL is a YOLOX; the int8 YOLOX-nano of the test data without one.
-The COCO pictures of the test data go through each in turn. Python is cv2.imdecode, cv2.resize into the letterbox, onnxruntime (as it comes, and with
+The COCO pictures of the test data, each scaled to a camera's 1280x720 (JPEG 4:2:2), go through each in turn. Python is cv2.imdecode, cv2.resize into the letterbox, onnxruntime (as it comes, and with
 session.x64quantprecision=1 where it can, which computes the same as we do), and YOLOX's decoding and suppression in numpy.
 
 Prints, of all rounds' medians, milliseconds a picture; and Ocellus's stages with the share of reading the outputs and tracking in the inference.
@@ -13,11 +13,13 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import cv2
 import numpy as np
 import onnxruntime as ort
+from preprocess_vs_opencv import frames
 
 THRESHOLD, IOU = 0.25, 0.45
 cv2.setNumThreads(1)
@@ -113,7 +115,16 @@ def main():
     data = pathlib.Path(os.environ.get("OCELLUS_TEST_DATA", pathlib.Path(__file__).parents[1] / "../shared/data"))
     model = sys.argv[2] if len(sys.argv) > 2 else data / "models/yolox-nano-int8-qdq-u8s8.onnx"
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 5
-    pictures = sorted((data / "images/coco/images").glob("*.jpg"))
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = []
+        for photograph in sorted((data / "images/coco/images").glob("*.jpg")):
+            own = pathlib.Path(folder) / photograph.stem
+            own.mkdir()
+            pictures.append(frames(photograph, own)["422"])
+        measure(binary, model, rounds, pictures)
+
+
+def measure(binary, model, rounds, pictures):
     ours = Ours(binary, model)
     peers = {"ocellus": ours, "Python": Python(model, False), "Python, exact": maybe(lambda: Python(model, True))}
     peers = {name: peer for name, peer in peers.items() if peer}
