@@ -122,7 +122,7 @@ fn torchvisions_networks_see_what_onnxruntime_sees() {
     }
 }
 
-/// The int8 DeepLab on the integer engine, beside onnxruntime's plain kernels.
+/// The int8 DeepLab on the integer engine, beside onnxruntime on integers.
 #[test]
 fn the_int8_deeplab_sees_what_onnxruntime_sees() {
     let (Some(data), Some(python)) = (test_data(), python()) else {
