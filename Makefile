@@ -18,7 +18,7 @@ help:
 	@echo 'make soak    kill the broker, kill the program and cut the network between them a hundred times each, and count; KILLS=10 BROKER_KILLS=10 CUTS=10 MINUTES=60'
 	@echo 'make check   format, lints and docs'
 	@echo 'make fuzz    bytes of all kinds into the readers of models, guided by coverage, FUZZ_SECONDS (300) for each target'
-	@echo 'make bench   inference beside onnxruntime and OpenVINO, the pixel path beside OpenCV, each in one interleaved run'
+	@echo 'make bench   inference beside onnxruntime and OpenVINO, the pixel path beside OpenCV, the whole path of a detector beside Python, each in one interleaved run'
 
 build:
 	$(CARGO) build --release --locked
@@ -78,12 +78,16 @@ fmt:
 bench-spool: test-deps
 	OCELLUS_TEST_STRICT=1 $(CARGO) test --release --locked --workspace --test spool_bench -- --ignored --nocapture --test-threads 1
 
+# What a benchmark is called once it is built.
+bench-binary = "$$($(CARGO) bench --locked --bench $(1) --no-run 2>&1 | sed -n 's/.*Executable .*(\(.*\))/\1/p')"
+
 bench: test-deps
 	$(OCELLUS_PYTHON) -c 'import openvino' 2>/dev/null || $(VENV)/bin/pip install --quiet --disable-pip-version-check openvino==2026.4.1
 	$(CARGO) build --release --locked --workspace --examples
 	$(OCELLUS_PYTHON) benches/peers.py target/release/examples/answer
-	$(OCELLUS_PYTHON) benches/preprocess_vs_opencv.py \
-	    "$$($(CARGO) bench --locked --bench preprocess --no-run 2>&1 | sed -n 's/.*Executable .*(\(.*\))/\1/p')"
+	$(OCELLUS_PYTHON) benches/preprocess_vs_opencv.py $(call bench-binary,preprocess)
+	$(OCELLUS_PYTHON) benches/detect_vs_python.py $(call bench-binary,detect_path)
+	$(CARGO) bench --locked --bench detect
 
 # libFuzzer; see fuzz/coverage. What it finds is kept below target/fuzz; a crash ends it with the file's name.
 FUZZ_SECONDS ?= 300

@@ -1,4 +1,4 @@
-//! Suppression of 10,000 candidates on one core: things in a picture, and boxes anywhere, which is the worst.
+//! Suppression of 10,000 candidates on one core: things in a picture, boxes anywhere, and what takes longest: a thousand that are kept.
 //!
 //! `cargo bench --bench detect`. Each line: what, the fastest and the median of 200 runs in microseconds, how many were kept.
 
@@ -42,6 +42,21 @@ fn candidates(things: Option<usize>, classes: usize, side: f32) -> Candidates {
     c
 }
 
+/// So many boxes side by side with the best scores, and copies of the last of them: each is compared with what was kept.
+fn side_by_side(apart: usize, classes: usize) -> Candidates {
+    let mut c = Candidates::default();
+    for i in 0..MAX_CANDIDATES {
+        let place = i.min(apart - 1);
+        let (x, y) = (6.0 * (place % 100) as f32, 6.0 * (place / 100) as f32);
+        c.push(
+            [x, y, x + 5.0, y + 5.0],
+            1.0 - 1e-5 * i as f32,
+            place % classes,
+        );
+    }
+    c
+}
+
 fn main() {
     println!(
         "{:<58}{:>10}{:>10}{:>8}",
@@ -77,6 +92,24 @@ fn main() {
             "anywhere, small, 80 classes, 1000 kept",
             candidates(None, 80, 10.0),
             Suppression::Class,
+            1000,
+        ),
+        (
+            "anywhere, of 300 pixels, 80 classes, 1000 kept",
+            candidates(None, 80, 300.0),
+            Suppression::Class,
+            1000,
+        ),
+        (
+            "nothing overlaps, one class, 1000 kept",
+            side_by_side(MAX_CANDIDATES, 1),
+            Suppression::Class,
+            1000,
+        ),
+        (
+            "999 side by side, then the last again and again",
+            side_by_side(999, 1),
+            Suppression::Agnostic,
             1000,
         ),
     ] {

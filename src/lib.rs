@@ -20,6 +20,7 @@
 //! | [`broker`] | the embedded MQTT broker |
 //! | [`control`] | commands and settings from MQTT, acting on the running pipeline |
 //! | [`pipeline`] | the plan → threads: the only wiring point |
+//! | [`eval`] | how good a model is, against what people have drawn |
 //! | [`config`] | TOML → `Config` (what was written) → `Plan` (what will run) |
 //! | [`cli`] | a file a command |
 //!
@@ -45,6 +46,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod controls;
+pub mod eval;
 pub mod frame;
 pub mod limit;
 pub mod model;

@@ -50,6 +50,7 @@ fn help_names_every_command() {
         "devices",
         "classify",
         "detect",
+        "segment",
         "bench",
         "model",
         "broker",

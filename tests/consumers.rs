@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 
 use common::device::{Device, configure};
 use common::mosquitto::{DEADLINE, Observer, Seen, free_port, mosquitto_or_skip, publish};
-use common::onnx::boxes;
+use common::onnx::{boxes, red_pixels};
 use common::schema::check;
 use common::{python, skip};
 use prost::Message;
@@ -178,10 +178,13 @@ fn one_of_each(port: u16, dir: &Path) -> Vec<Seen> {
     let observer = Observer::start(port, "ocellus/#");
     let detector = dir.join("boxes.onnx");
     std::fs::write(&detector, boxes().encode_to_vec()).unwrap();
+    let segmenter = dir.join("pixels.onnx");
+    std::fs::write(&segmenter, red_pixels().encode_to_vec()).unwrap();
     let more = format!(
-        "[smoothing]\nwindow_ms = 0\nmin_duration_ms = 0\n[[model]]\npath = '{}'\n\
+        "[smoothing]\nwindow_ms = 0\nmin_duration_ms = 0\n[[model]]\npath = '{}'\n[[model]]\npath = '{}'\n\
          [[camera.zone]]\nid = 'all'\npolygon = [[0, 0], [1, 0], [1, 1], [0, 1]]\n",
-        detector.display()
+        detector.display(),
+        segmenter.display()
     );
     let device = Device::start(&configure(dir, &["porch"], port, &more));
     let mut seen = observer.collect("the settings", |s| s.topic.ends_with("max_rate/state"));
@@ -196,6 +199,7 @@ fn one_of_each(port: u16, dir: &Path) -> Vec<Seen> {
         "state",
         "snapshot",
         "result",
+        "segments",
         "track",
         "zone",
     ]

@@ -8,35 +8,19 @@ use std::process::Command;
 
 use common::mosquitto::{Observer, mosquitto_or_skip};
 use common::schema::check;
-use common::{ocellus, python, skip, sorted, test_data};
-use ocellus::frame::{FrameMeta, FramePool};
+use common::stills::{self, photographs, script};
+use common::{ocellus, python, skip, test_data};
 use ocellus::model::{LoadOptions, Model};
-use ocellus::preprocess::{InputData, InputTensor, Preprocessor, frame_from_image_bytes};
 use ocellus::task::detect::{DetectSettings, Family};
-use ocellus::task::{self, BBox, Detection, TaskKind, TaskResult, TaskSettings};
+use ocellus::task::{BBox, Detection, TaskKind, TaskResult, TaskSettings};
 use serde_json::Value;
 
 const NEEDS: &str = "needs the test data and OCELLUS_PYTHON with onnxruntime";
 
-fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/python")
-        .join(name)
-}
-
-fn photographs(data: &Path) -> Vec<PathBuf> {
-    let paths = sorted(&data.join("images/coco/images"));
-    assert_eq!(paths.len(), 32);
-    paths
-}
-
 /// What a model found in each picture, and what it was fed.
 struct Looked {
     found: Vec<Vec<Detection>>,
-    frames: Vec<(u32, u32)>,
-    tensors: Vec<u8>,
-    /// The first output of each.
-    outputs: Vec<u8>,
+    stills: stills::Looked,
 }
 
 /// With the class alone as label, so that any model goes.
@@ -47,49 +31,22 @@ fn look(
     pictures: &[PathBuf],
 ) -> Looked {
     let options = LoadOptions {
-        tasks: vec![TaskKind::Detect],
         family,
-        // onnxruntime is fed what the file says: floats.
-        float_input: true,
         ..LoadOptions::default()
     };
-    let model = Model::load(path, &options).unwrap_or_else(|e| panic!("{e}"));
     let settings = TaskSettings {
         detect: settings.clone(),
         ..TaskSettings::default()
     };
-    let mut task = task::build(TaskKind::Detect, model.info(), &settings).unwrap();
-    let spec = model.info().input.clone();
-    let mut input = InputTensor::for_spec(&spec);
-    let mut preprocessor = Preprocessor::new(spec);
-    let mut session = model.session().unwrap();
-    let mut looked = Looked {
-        found: vec![],
-        frames: vec![],
-        tensors: vec![],
-        outputs: vec![],
-    };
-    for picture in pictures {
-        let bytes = std::fs::read(picture).unwrap();
-        let meta = FrameMeta::of_still("picture");
-        let frame = frame_from_image_bytes(&bytes, meta, &FramePool::default()).unwrap();
-        let prepared = preprocessor.run(&frame, &mut input).unwrap();
-        let InputData::F32(values) = &input.data else {
-            panic!("not floats")
-        };
-        looked
-            .tensors
-            .extend(values.iter().flat_map(|v| v.to_le_bytes()));
-        looked.frames.push(prepared.frame_size);
-        let outputs = session.run(&input).unwrap();
-        let first = outputs.get(0).values.iter();
-        looked.outputs.extend(first.flat_map(|v| v.to_le_bytes()));
-        match task.decode(outputs, &prepared.mapping).unwrap() {
-            TaskResult::Detections(found) => looked.found.push(found),
-            other => panic!("{other:?}"),
-        }
+    let mut stills = stills::look(path, TaskKind::Detect, options, &settings, pictures);
+    let found = stills.results.drain(..).map(|r| match r {
+        TaskResult::Detections(found) => found,
+        other => panic!("{other:?}"),
+    });
+    Looked {
+        found: found.collect(),
+        stills,
     }
-    looked
 }
 
 /// onnxruntime's and numpy's, from the same tensors: box, score, class.
@@ -103,11 +60,15 @@ fn reference(
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let tensors = match model.to_string_lossy().contains('@') {
-        true => &looked.outputs,
-        false => &looked.tensors,
+        true => &looked.stills.outputs,
+        false => &looked.stills.tensors,
     };
     std::fs::write(at("tensors"), tensors).unwrap();
-    std::fs::write(at("frames"), serde_json::to_vec(&looked.frames).unwrap()).unwrap();
+    std::fs::write(
+        at("frames"),
+        serde_json::to_vec(&looked.stills.frames).unwrap(),
+    )
+    .unwrap();
     let status = Command::new(python)
         .arg(script("detections.py"))
         .arg(model)
@@ -286,7 +247,8 @@ fn every_family_is_decoded_as_published() {
     assert!(e.to_string().contains("`haed16` is no tensor"), "{e}");
 }
 
-/// AP50 by pycocotools of what the program prints, and of onnxruntime's outputs from Pillow's pixels.
+/// AP50 by pycocotools of what the program prints, and of onnxruntime's outputs from Pillow's pixels: within half a point of
+/// what onnxruntime gives when its float weights move by one unit in the last place.
 #[test]
 fn average_precision_is_onnxruntimes() {
     let (Some(data), Some(python)) = (test_data(), python()) else {
@@ -327,13 +289,13 @@ fn average_precision_is_onnxruntimes() {
             String::from_utf8_lossy(&out.stderr)
         );
         let ap: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-        let (ours, theirs) = (
-            ap["ours"].as_f64().unwrap(),
-            ap["reference"].as_f64().unwrap(),
-        );
-        println!("{file}: AP50 {ours:.4}, by onnxruntime {theirs:.4}");
+        let ours = ap["ours"].as_f64().unwrap();
+        let theirs: Vec<f64> = serde_json::from_value(ap["reference"].clone()).unwrap();
+        println!("{file}: AP50 {ours:.4}, by onnxruntime {theirs:.4?}");
+        let low = theirs.iter().copied().fold(f64::INFINITY, f64::min) - 0.005;
+        let high = theirs.iter().copied().fold(0.0, f64::max) + 0.005;
         assert!(
-            ours >= least && (ours - theirs).abs() <= 0.005,
+            ours >= least && (low..=high).contains(&ours),
             "{file}: {ap}"
         );
     }

@@ -1,14 +1,15 @@
-//! A frame with boxes and labels drawn → a JPEG.
+//! A frame with what was found in it drawn → a JPEG.
 //!
-//! In: a frame in any pixel format, its detections. Out: a baseline JPEG of the frame's size. On the main thread.
+//! In: a frame in any pixel format; its detections, or its segmentation. Out: a baseline JPEG of the frame's size. On the main thread.
 
+use anyhow::Context;
 use font8x8::{BASIC_FONTS, LATIN_FONTS, UnicodeFonts};
 use image::codecs::jpeg::JpegEncoder;
 use image::{Rgb, RgbImage};
 
 use crate::frame::Frame;
 use crate::preprocess::{InputData, InputSpec, InputTensor, Preprocessor, frame_size};
-use crate::task::Detection;
+use crate::task::{Detection, Segmentation};
 
 /// JPEG quality.
 const QUALITY: u8 = 90;
@@ -26,8 +27,51 @@ const COLOURS: [[u8; 3]; 8] = [
 /// Pixels of a glyph's side.
 const GLYPH: u32 = 8;
 
-/// Draws the best on top.
-pub(super) fn jpeg(frame: &Frame, detections: &[Detection]) -> anyhow::Result<Vec<u8>> {
+/// Boxes with labels, the best on top.
+pub(super) fn boxes(frame: &Frame, detections: &[Detection]) -> anyhow::Result<Vec<u8>> {
+    let mut picture = pixels(frame)?;
+    for d in detections.iter().rev() {
+        draw(&mut picture, d);
+    }
+    jpeg(&picture)
+}
+
+/// Each class's pixels in its colour, over the picture; what is labelled as background stays as it is. The segments' masks are read.
+pub(super) fn areas(frame: &Frame, s: &Segmentation) -> anyhow::Result<Vec<u8>> {
+    let mut picture = pixels(frame)?;
+    let classes = s.classes();
+    let is_background = |l: &str| l.trim_matches('_').eq_ignore_ascii_case("background");
+    let background = s.segments.iter().find(|s| is_background(&s.label));
+    let background = background.map(|s| s.index);
+    let ([x0, y0, x1, y1], (width, height)) = (s.covers, picture.dimensions());
+    // The map's pixel that the middle of a frame's lies in.
+    let place = |at: u32, side: u32, from: f32, to: f32, map: u32| {
+        let share = ((at as f32 + 0.5) / side as f32 - from) / (to - from);
+        let pixel = (share * map as f32).floor();
+        (pixel >= 0.0 && pixel < map as f32).then_some(pixel as usize)
+    };
+    let columns: Vec<_> = (0..width)
+        .map(|x| place(x, width, x0, x1, s.size.0))
+        .collect();
+    for y in 0..height {
+        let Some(row) = place(y, height, y0, y1, s.size.1) else {
+            continue;
+        };
+        for (x, column) in (0..width).zip(&columns) {
+            let class = column.and_then(|c| classes[row * s.size.0 as usize + c]);
+            if let Some(class) = class.filter(|c| Some(*c) != background) {
+                let colour = COLOURS[class % COLOURS.len()];
+                let pixel = &mut picture.get_pixel_mut(x, y).0;
+                for (p, c) in pixel.iter_mut().zip(colour) {
+                    *p = ((u16::from(*p) + u16::from(c)) / 2) as u8;
+                }
+            }
+        }
+    }
+    jpeg(&picture)
+}
+
+fn pixels(frame: &Frame) -> anyhow::Result<RgbImage> {
     let (width, height) = frame_size(frame)?;
     let spec = InputSpec::rgb(width, height);
     let mut pixels = InputTensor::for_spec(&spec);
@@ -36,14 +80,12 @@ pub(super) fn jpeg(frame: &Frame, detections: &[Detection]) -> anyhow::Result<Ve
         InputData::U8(rgb) => RgbImage::from_raw(width, height, rgb),
         _ => None,
     };
-    let Some(mut picture) = rgb else {
-        anyhow::bail!("no pixels");
-    };
-    for d in detections.iter().rev() {
-        draw(&mut picture, d);
-    }
+    rgb.context("no pixels")
+}
+
+fn jpeg(picture: &RgbImage) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode_image(&picture)?;
+    JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode_image(picture)?;
     Ok(bytes)
 }
 
@@ -101,7 +143,8 @@ fn fill(picture: &mut RgbImage, from: (u32, u32), to: (u32, u32), colour: Rgb<u8
 mod tests {
     use super::*;
     use crate::frame::{FrameMeta, FramePool, Geometry, PixelFormat};
-    use crate::task::BBox;
+    use crate::task::segment::Rle;
+    use crate::task::{BBox, Segment};
 
     fn frame(width: u32, height: u32) -> Frame {
         let mut data = FramePool::new(0).take();
@@ -127,7 +170,7 @@ mod tests {
     #[test]
     fn a_box_is_drawn_where_it_is() {
         let found = [detection("cat", [0.25, 0.5, 0.75, 1.0])];
-        let jpeg = jpeg(&frame(320, 240), &found).unwrap();
+        let jpeg = boxes(&frame(320, 240), &found).unwrap();
         let picture = image::load_from_memory(&jpeg).unwrap().into_rgb8();
         assert_eq!(picture.dimensions(), (320, 240));
         let near = |x, y, c: [u8; 3]| {
@@ -153,7 +196,38 @@ mod tests {
             detection("", [0.999, 0.999, 1.0, 1.0]),
         ];
         for (w, h) in [(1, 1), (3, 200), (1000, 2)] {
-            assert!(jpeg(&frame(w, h), &found).is_ok());
+            assert!(boxes(&frame(w, h), &found).is_ok());
         }
+    }
+
+    #[test]
+    fn a_class_is_coloured_and_the_background_is_not() {
+        let segment = |label: &str, index, counts: &[u32]| Segment {
+            label: label.into(),
+            index,
+            area: 0.5,
+            rle: Some(Rle {
+                size: [1, 2],
+                counts: counts.into(),
+            }),
+            polygons: None,
+        };
+        // The map is the frame's right half: background, then a cat.
+        let s = Segmentation {
+            size: (2, 1),
+            covers: [0.5, 0.0, 1.0, 1.0],
+            segments: vec![
+                segment("__background__", 0, &[0, 1, 1]),
+                segment("cat", 1, &[1, 1]),
+            ],
+        };
+        let jpeg = areas(&frame(320, 240), &s).unwrap();
+        let picture = image::load_from_memory(&jpeg).unwrap().into_rgb8();
+        let near = |x, c: [u8; 3]| {
+            let p = picture.get_pixel(x, 120).0;
+            p.iter().zip(c).all(|(a, b)| a.abs_diff(b) < 20)
+        };
+        let coloured = COLOURS[1].map(|c| ((u16::from(c) + 100) / 2) as u8);
+        assert!(near(80, [100; 3]) && near(200, [100; 3]) && near(280, coloured));
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::setup::single_model;
-use super::still::Stills;
-use crate::model::{Model, Outputs};
+use super::still::{self, Answer, Stills};
+use crate::model::Model;
 use crate::preprocess::InputSpec;
 use crate::task::{self, TaskKind, TaskResult};
 
@@ -32,22 +32,17 @@ pub(super) struct Args {
     raw: bool,
 }
 
+/// The best classes of one image, best first.
 #[derive(Serialize)]
-struct Record<'a> {
-    image: &'a Path,
+struct Answered {
+    results: Vec<Scored>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    results: Option<Vec<Scored<'a>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    outputs: Option<BTreeMap<&'a str, &'a [f32]>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    took_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+    outputs: Option<BTreeMap<String, Vec<f32>>>,
 }
 
 #[derive(Serialize)]
-struct Scored<'a> {
-    label: &'a str,
+struct Scored {
+    label: Arc<str>,
     index: usize,
     score: f32,
 }
@@ -58,25 +53,23 @@ pub(super) struct Classifier(Stills);
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let model = single_model(&args.model, &[TaskKind::Classify], None)?;
     let mut classifier = Classifier::new(&model, model.info().input.clone(), args.top_k)?;
-    let mut failed = 0;
-    let mut out = std::io::stdout().lock();
-    for image in &args.images {
-        let started = Instant::now();
-        let result = classifier.run(image);
-        let ms = started.elapsed().as_secs_f64() * 1e3;
-        failed += usize::from(result.is_err());
-        if args.json {
-            write_json(&mut out, image, &result, ms, args.raw)?;
-        } else {
-            write_table(&mut out, image, &result)?;
-        }
-    }
-    anyhow::ensure!(
-        failed == 0,
-        "{failed} of {} images could not be classified",
-        args.images.len()
-    );
-    Ok(())
+    still::each(&args.images, args.json, |image| {
+        let still = classifier.0.run(image)?;
+        let owned = |(name, values): (&str, &[f32])| (name.to_string(), values.to_vec());
+        let outputs = args
+            .raw
+            .then(|| still.outputs.by_name().map(owned).collect());
+        let results = classes(still.result).into_iter().map(|c| Scored {
+            label: c.label,
+            index: c.index,
+            score: c.score,
+        });
+        let answered = Answered {
+            results: results.collect(),
+            outputs,
+        };
+        Ok((answered, still.took))
+    })
 }
 
 impl Classifier {
@@ -90,76 +83,24 @@ impl Classifier {
 
     /// The best classes of one image, best first.
     pub(super) fn classify(&mut self, image: &Path) -> anyhow::Result<Vec<task::Class>> {
-        self.run(image).map(|(classes, _)| classes)
-    }
-
-    /// The best classes, and the outputs they were read from.
-    fn run(&mut self, image: &Path) -> anyhow::Result<(Vec<task::Class>, &Outputs)> {
-        let still = self.0.run(image)?;
-        match still.result {
-            TaskResult::Classification(classes) => Ok((classes, still.outputs)),
-            _ => unreachable!("a classify task gives classes"),
-        }
+        Ok(classes(self.0.run(image)?.result))
     }
 }
 
-fn write_json(
-    out: &mut impl Write,
-    image: &Path,
-    result: &anyhow::Result<(Vec<task::Class>, &Outputs)>,
-    ms: f64,
-    raw: bool,
-) -> anyhow::Result<()> {
-    fn scored(classes: &[task::Class]) -> Vec<Scored<'_>> {
-        classes
-            .iter()
-            .map(|c| Scored {
-                label: &c.label,
-                index: c.index,
-                score: c.score,
-            })
-            .collect()
-    }
-    let record = match result {
-        Ok((classes, outputs)) => Record {
-            image,
-            results: Some(scored(classes)),
-            outputs: raw.then(|| outputs.by_name().collect()),
-            took_ms: Some((ms * 10.0).round() / 10.0),
-            error: None,
-        },
-        Err(e) => Record {
-            image,
-            results: None,
-            outputs: None,
-            took_ms: None,
-            error: Some(format!("{e:#}")),
-        },
-    };
-    serde_json::to_writer(&mut *out, &record)?;
-    writeln!(out)?;
-    Ok(())
-}
-
-fn write_table(
-    out: &mut impl Write,
-    image: &Path,
-    result: &anyhow::Result<(Vec<task::Class>, &Outputs)>,
-) -> anyhow::Result<()> {
+fn classes(result: TaskResult) -> Vec<task::Class> {
     match result {
-        Ok((classes, _)) => {
-            writeln!(out, "{}", image.display())?;
-            for c in classes {
-                writeln!(
-                    out,
-                    "  {:>5.1} %  {} ({})",
-                    100.0 * c.score,
-                    c.label,
-                    c.index
-                )?;
-            }
-        }
-        Err(e) => eprintln!("{}: {e:#}", image.display()),
+        TaskResult::Classification(classes) => classes,
+        _ => unreachable!("a classify task gives classes"),
     }
-    Ok(())
+}
+
+impl Answer for Answered {
+    fn write_table(&self, out: &mut dyn Write, image: &Path) -> std::io::Result<()> {
+        writeln!(out, "{}", image.display())?;
+        for c in &self.results {
+            let (percent, label, index) = (100.0 * c.score, &c.label, c.index);
+            writeln!(out, "  {percent:>5.1} %  {label} ({index})")?;
+        }
+        Ok(())
+    }
 }

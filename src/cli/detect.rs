@@ -3,17 +3,14 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::Arc;
 
-use anyhow::Context;
 use serde::Serialize;
 
-use super::setup::{ModelArgs, single_model};
-use super::still::Stills;
-use super::{ConfigError, annotate};
-use crate::frame::Frame;
-use crate::preprocess::frame_size;
-use crate::task::detect::{DetectSettings, Detection, Family, Suppression};
+use super::setup::{ModelArgs, check_flags, named_model};
+use super::still::{Annotated, Answer, Size, Stills};
+use super::{ConfigError, annotate, still};
+use crate::task::detect::{DetectSettings, Family, Suppression};
 use crate::task::{self, TaskKind, TaskResult};
 
 #[derive(Debug, clap::Args)]
@@ -50,29 +47,17 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// What was found in one image, best first.
 #[derive(Serialize)]
-struct Record<'a> {
-    image: &'a Path,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    frame: Option<Size>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detections: Option<Vec<Found<'a>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    took_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Size {
-    width: u32,
-    height: u32,
+struct Answered {
+    frame: Size,
+    detections: Vec<Found>,
 }
 
 /// As on MQTT, not rounded.
 #[derive(Serialize)]
-struct Found<'a> {
-    label: &'a str,
+struct Found {
+    label: Arc<str>,
     index: usize,
     score: f32,
     /// x0, y0, x1, y1 in 0–1 of the frame.
@@ -80,47 +65,32 @@ struct Found<'a> {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    if args.model.model.is_none() {
-        let fix = "which detector? give --model: a bundle's directory, an .onnx file, or the name of a pulled model";
-        return Err(ConfigError(fix.into()).into());
-    }
     let settings = settings(&args)?;
-    let model = single_model(&args.model, &[TaskKind::Detect], args.family)?;
+    let model = named_model(&args.model, "detector", TaskKind::Detect, args.family)?;
     let task = task::build(TaskKind::Detect, model.info(), &settings)
         .map_err(|e| ConfigError(e.to_string()))?;
     let mut stills = Stills::new(&model, model.info().input.clone(), task)?;
-    if let Some(directory) = &args.annotate {
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
-    }
-    let mut failed = 0;
-    let mut out = std::io::stdout().lock();
-    for image in &args.images {
-        let started = Instant::now();
-        let found = stills.run(image).and_then(|still| {
-            let ms = started.elapsed().as_secs_f64() * 1e3;
-            let TaskResult::Detections(found) = still.result else {
-                unreachable!("a detect task gives detections")
-            };
-            let size = frame_size(&still.frame)?;
-            if let Some(directory) = &args.annotate {
-                write_annotated(&still.frame, &found, image, directory)?;
-            }
-            Ok((found, size, ms))
-        });
-        failed += usize::from(found.is_err());
-        match (&found, args.json) {
-            (_, true) => write_json(&mut out, image, &found)?,
-            (Ok((found, size, _)), false) => write_table(&mut out, image, found, *size)?,
-            (Err(e), false) => eprintln!("{}: {e:#}", image.display()),
+    let annotated = args.annotate.as_deref().map(Annotated::into).transpose()?;
+    still::each(&args.images, args.json, |image| {
+        let still = stills.run(image)?;
+        let TaskResult::Detections(found) = still.result else {
+            unreachable!("a detect task gives detections")
+        };
+        if let Some(annotated) = &annotated {
+            annotated.write(image, &annotate::boxes(&still.frame, &found)?)?;
         }
-    }
-    anyhow::ensure!(
-        failed == 0,
-        "{failed} of {} images could not be looked at",
-        args.images.len()
-    );
-    Ok(())
+        let found = found.into_iter().map(|d| Found {
+            label: d.label,
+            index: d.index,
+            score: d.score,
+            r#box: d.bbox.corners(),
+        });
+        let answered = Answered {
+            frame: still.size,
+            detections: found.collect(),
+        };
+        Ok((answered, still.took))
+    })
 }
 
 fn settings(args: &Args) -> anyhow::Result<task::TaskSettings> {
@@ -135,96 +105,34 @@ fn settings(args: &Args) -> anyhow::Result<task::TaskSettings> {
         max: args.max,
         only: args.only.clone(),
     };
-    if let Some((key, problem)) = detect.problems().into_iter().next() {
-        let flag = key.trim_start_matches("detect.");
-        return Err(ConfigError(format!("--{flag}: {problem}")).into());
-    }
+    check_flags(detect.problems())?;
     Ok(task::TaskSettings {
         detect,
         ..Default::default()
     })
 }
 
-fn write_annotated(
-    frame: &Frame,
-    found: &[Detection],
-    image: &Path,
-    directory: &Path,
-) -> anyhow::Result<()> {
-    let name = image.file_name().context("the image has no name")?;
-    let path = directory.join(name).with_extension("jpg");
-    // Never over the picture that was looked at.
-    let is_source = std::fs::canonicalize(&path)
-        .is_ok_and(|p| std::fs::canonicalize(image).is_ok_and(|source| p == source));
-    anyhow::ensure!(
-        !is_source,
-        "{} would be overwritten: give --annotate another directory",
-        path.display()
-    );
-    let jpeg = annotate::jpeg(frame, found)?;
-    std::fs::write(&path, jpeg).with_context(|| format!("cannot write {}", path.display()))
-}
-
-type Looked = anyhow::Result<(Vec<Detection>, (u32, u32), f64)>;
-
-fn write_json(out: &mut impl Write, image: &Path, found: &Looked) -> anyhow::Result<()> {
-    let record = match found {
-        Ok((found, (width, height), ms)) => Record {
-            image,
-            frame: Some(Size {
-                width: *width,
-                height: *height,
-            }),
-            detections: Some(
-                found
-                    .iter()
-                    .map(|d| Found {
-                        label: &d.label,
-                        index: d.index,
-                        score: d.score,
-                        r#box: d.bbox.corners(),
-                    })
-                    .collect(),
-            ),
-            took_ms: Some((ms * 10.0).round() / 10.0),
-            error: None,
-        },
-        Err(e) => Record {
-            image,
-            error: Some(format!("{e:#}")),
-            frame: None,
-            detections: None,
-            took_ms: None,
-        },
-    };
-    serde_json::to_writer(&mut *out, &record)?;
-    writeln!(out)?;
-    Ok(())
-}
-
-fn write_table(
-    out: &mut impl Write,
-    image: &Path,
-    found: &[Detection],
-    (width, height): (u32, u32),
-) -> anyhow::Result<()> {
-    writeln!(out, "{} ({width}x{height})", image.display())?;
-    for d in found {
-        let [x0, y0, x1, y1] = d.bbox.corners();
-        let px = |share: f32, side: u32| (share * side as f32).round() as u32;
-        writeln!(
-            out,
-            "  {:>5.1} %  {:<20} {:>5}, {:>5}  to {:>5}, {:>5}",
-            100.0 * d.score,
-            d.label,
-            px(x0, width),
-            px(y0, height),
-            px(x1, width),
-            px(y1, height)
-        )?;
+impl Answer for Answered {
+    fn write_table(&self, out: &mut dyn Write, image: &Path) -> std::io::Result<()> {
+        let Size { width, height } = self.frame;
+        writeln!(out, "{} ({width}x{height})", image.display())?;
+        for d in &self.detections {
+            let [x0, y0, x1, y1] = d.r#box;
+            let px = |share: f32, side: u32| (share * side as f32).round() as u32;
+            writeln!(
+                out,
+                "  {:>5.1} %  {:<20} {:>5}, {:>5}  to {:>5}, {:>5}",
+                100.0 * d.score,
+                d.label,
+                px(x0, width),
+                px(y0, height),
+                px(x1, width),
+                px(y1, height)
+            )?;
+        }
+        if self.detections.is_empty() {
+            writeln!(out, "  nothing")?;
+        }
+        Ok(())
     }
-    if found.is_empty() {
-        writeln!(out, "  nothing")?;
-    }
-    Ok(())
 }

@@ -19,6 +19,7 @@ mod logging;
 mod model;
 mod progress;
 mod run;
+mod segment;
 mod setup;
 mod still;
 mod summary;
@@ -33,7 +34,7 @@ const EXIT_CONFIG: u8 = 78;
 /// `EX_TEMPFAIL` of sysexits.h: the service manager starts it again.
 const EXIT_RESTART: u8 = 75;
 
-/// A camera that thinks: frames in, classifications, detections and embeddings out over MQTT.
+/// A camera that thinks: frames in, classifications, detections, segmentations and embeddings out over MQTT.
 ///
 /// Ocellus takes frames from a camera, runs a quantized ResNet on the CPU and publishes what it sees. Try
 /// `ocellus demo`: it needs no camera, no broker and no configuration.
@@ -66,6 +67,8 @@ enum Command {
     Classify(classify::Args),
     /// Find things in image files: boxes with labels
     Detect(detect::Args),
+    /// Say of image files which of their pixels are what
+    Segment(segment::Args),
     /// Measure each stage of a model on this machine
     Bench(bench::Args),
     /// Look at models, test them, get them
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(args),
         Command::Classify(args) => classify::run(args),
         Command::Detect(args) => detect::run(args),
+        Command::Segment(args) => segment::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Model(args) => model::run(args),
         #[cfg(feature = "broker")]

@@ -168,6 +168,33 @@ pub(super) fn single_model(
     Ok(model)
 }
 
+/// Loads the model for a command that the model that ships is none for. `what` it is to be is said if it is missing.
+pub(super) fn named_model(
+    args: &ModelArgs,
+    what: &str,
+    task: TaskKind,
+    family: Option<Family>,
+) -> anyhow::Result<Model> {
+    if args.model.is_none() {
+        return Err(ConfigError(format!(
+            "which {what}? give --model: a bundle's directory, an .onnx file, or the name of a pulled model"
+        ))
+        .into());
+    }
+    single_model(args, &[task], family)
+}
+
+/// The first problem of settings that flags have set, by the flag's name.
+pub(super) fn check_flags(problems: Vec<(&'static str, String)>) -> Result<(), ConfigError> {
+    match problems.into_iter().next() {
+        None => Ok(()),
+        Some((key, problem)) => {
+            let flag = key.rsplit('.').next().unwrap_or(key).replace('_', "-");
+            Err(ConfigError(format!("--{flag}: {problem}")))
+        }
+    }
+}
+
 /// The model that ships: beside the sources, or where a package puts it.
 pub(super) fn shipped_model() -> anyhow::Result<PathBuf> {
     let name = "scene-resnet10-int8";

@@ -19,7 +19,7 @@ use crate::observe::track::TrackSettings;
 use crate::observe::zones::{LineSettings, ZoneSettings};
 use crate::publish::mqtt::{DiscoverySettings, MqttSettings};
 use crate::publish::spool::SpoolSettings;
-use crate::task::{ClassifySettings, DetectSettings, EmbedSettings};
+use crate::task::{ClassifySettings, DetectSettings, EmbedSettings, SegmentSettings};
 
 /// The configuration file, as written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -101,7 +101,7 @@ pub struct ModelConfig {
     pub path: Option<PathBuf>,
     /// Labels for a bare `.onnx`, one a line.
     pub labels: Option<PathBuf>,
-    /// `classify`, `embed`, `detect`.
+    /// `classify`, `embed`, `detect`, `segment`.
     pub tasks: Vec<String>,
     /// The cameras that it looks at; all if empty.
     pub cameras: Vec<String>,
@@ -113,6 +113,8 @@ pub struct ModelConfig {
     pub embed: EmbedSettings,
     /// `[model.detect]`
     pub detect: DetectSettings,
+    /// `[model.segment]`
+    pub segment: SegmentSettings,
 }
 
 /// When a model proves on its golden input that this machine computes what the training machine did.
@@ -265,6 +267,7 @@ mod tests {
             ("[model.classify]", keys::<ClassifySettings>()),
             ("[model.embed]", keys::<EmbedSettings>()),
             ("[model.detect]", keys::<DetectSettings>()),
+            ("[model.segment]", keys::<SegmentSettings>()),
             ("[engine]", keys::<EngineConfig>()),
             ("[smoothing]", keys::<SmoothingSettings>()),
             ("[mqtt]", keys::<MqttSettings>()),
@@ -276,9 +279,10 @@ mod tests {
             ("[output]", keys::<OutputConfig>()),
         ] {
             assert!(!keys.is_empty());
-            for key in keys.iter().filter(|k| {
-                !["classify", "embed", "motion", "zone", "line", "detect"].contains(&&***k)
-            }) {
+            let sections = [
+                "classify", "embed", "motion", "zone", "line", "detect", "segment",
+            ];
+            for key in keys.iter().filter(|k| !sections.contains(&k.as_str())) {
                 assert!(
                     section(heading).contains(&format!("| `{key}` |")),
                     "{heading} {key}"

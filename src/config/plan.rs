@@ -363,6 +363,7 @@ fn models(configs: &[ModelConfig], base: &Path, problems: &mut Vec<Problem>) -> 
             classify: c.classify.clone(),
             embed: c.embed.clone(),
             detect: c.detect.clone(),
+            segment: c.segment.clone(),
         };
         problems.extend(
             task.problems()

@@ -215,6 +215,7 @@ fn observed(observations: &[Arc<Observation>]) -> Value {
             "model": o.model.id,
             "results": payload::classes(&o.results),
             "detections": payload::found(&o.results),
+            "segments": payload::areas(&o.results),
         })
     };
     json!({ "observations": observations.iter().map(one).collect::<Vec<_>>() })

@@ -90,6 +90,8 @@ pub(super) struct GraphFacts {
     pub softmaxes: usize,
     /// The first operator, if it shifts or scales the picture by constants.
     pub normalizes_by: Option<String>,
+    /// Classes among which an ArgMax chose the first output, if one did.
+    pub argmax_of: Option<usize>,
 }
 
 impl Anatomy {
@@ -155,7 +157,7 @@ impl Anatomy {
             macs,
             integer_share: integer_macs as f64 / macs.max(1) as f64,
             operators,
-            graph: facts(graph, &neighbours),
+            graph: facts(graph, &neighbours, &shapes),
             layers,
             problems: shapes.problems,
         })
@@ -352,7 +354,7 @@ fn element_name(data_type: i32) -> String {
     }
 }
 
-fn facts(graph: &GraphProto, neighbours: &Neighbours<'_>) -> GraphFacts {
+fn facts(graph: &GraphProto, neighbours: &Neighbours<'_>, shapes: &Shapes) -> GraphFacts {
     let mut facts = GraphFacts::default();
     if let Some(input) = onnx_file::pictures(graph).next() {
         let readers = neighbours.readers(&input.name);
@@ -374,11 +376,28 @@ fn facts(graph: &GraphProto, neighbours: &Neighbours<'_>) -> GraphFacts {
             "Softmax" | "QLinearSoftmax" => facts.softmaxes += 1,
             "QuantizeLinear" | "DequantizeLinear" | "Identity" | "Flatten" | "Reshape"
             | "Squeeze" | "Cast" => {}
+            "ArgMax" => {
+                facts.argmax_of = chosen_from(node, shapes);
+                break;
+            }
             _ => break,
         }
         tensor = node.input.first().map(|i| i.as_str());
     }
     facts
+}
+
+/// The length of the axis that an ArgMax looks along.
+fn chosen_from(argmax: &NodeProto, shapes: &Shapes) -> Option<usize> {
+    let axis = argmax.attribute.iter().find(|a| a.name == "axis");
+    let axis = axis.map_or(0, |a| a.i);
+    let shape = &shapes.get(argmax.input.first()?)?.shape;
+    let axis = if axis < 0 {
+        axis + shape.len() as i64
+    } else {
+        axis
+    };
+    shape.get(usize::try_from(axis).ok()?).copied()
 }
 
 /// The values that a QuantizeLinear's 8 bits can stand for.

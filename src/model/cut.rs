@@ -7,17 +7,17 @@ use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::{GraphProto, ValueInfoProto};
 
-/// Makes `tensors` the graph's outputs, in this order.
+/// Makes `tensors` the graph's outputs, in this order. `key` names them in the manifest.
 ///
 /// # Errors
 /// A tensor that no node writes.
-pub(super) fn at(graph: &mut GraphProto, tensors: &[String]) -> Result<(), String> {
+pub(super) fn at(graph: &mut GraphProto, key: &str, tensors: &[String]) -> Result<(), String> {
     let writers: HashMap<&str, usize> = (graph.node.iter().enumerate())
         .flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i)))
         .collect();
     if let Some(unknown) = tensors.iter().find(|t| !writers.contains_key(t.as_str())) {
         return Err(format!(
-            "[detect] outputs: `{unknown}` is no tensor of the graph that an operator writes; `ocellus model inspect` lists the operators"
+            "{key}: `{unknown}` is no tensor of the graph that an operator writes; `ocellus model inspect` lists the operators"
         ));
     }
     let mut needed: HashSet<String> = HashSet::new();

@@ -31,6 +31,8 @@ pub(super) struct Network {
     pub notes: Vec<String>,
     /// What runs on integers.
     pub report: Report,
+    /// Classes among which an ArgMax chose the first output, if one did.
+    pub argmax_of: Option<usize>,
 }
 
 /// Element type of the graph's input, with the quantization that follows it.
@@ -51,6 +53,8 @@ pub(super) struct OutputShape {
     pub probabilities: bool,
     /// Scale and zero point, where the output is quantized.
     pub quantized: Option<(f32, f32)>,
+    /// Whether it has whole numbers that stand for themselves.
+    pub is_integer: bool,
     pub embedding: bool,
 }
 
@@ -61,8 +65,8 @@ pub(super) struct EngineOptions<'a> {
     pub threads: usize,
     /// A picture that is only read to be quantized may come as bytes.
     pub byte_input: bool,
-    /// Tensors that are read instead of the graph's outputs, if there are any.
-    pub outputs: &'a [String],
+    /// Tensors that are read instead of the graph's outputs, if there are any, and the manifest's key of them.
+    pub outputs: (&'static str, &'a [String]),
 }
 
 /// Reads, mends and optimizes a model.
@@ -83,11 +87,13 @@ pub(super) enum Embedding<'a> {
 
 fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, String> {
     let mut proto = onnx_file::decode(bytes)?;
-    if let Some(graph) = proto.graph.as_mut().filter(|_| !options.outputs.is_empty()) {
-        cut::at(graph, options.outputs)?;
+    let (key, outputs) = options.outputs;
+    if let Some(graph) = proto.graph.as_mut().filter(|_| !outputs.is_empty()) {
+        cut::at(graph, key, outputs)?;
     }
     // What has no known size has no bound either.
-    if let Some(problem) = Anatomy::of(&proto)?.problems.into_iter().next() {
+    let anatomy = Anatomy::of(&proto)?;
+    if let Some(problem) = anatomy.problems.into_iter().next() {
         return Err(problem);
     }
     let mut notes = ocellus_int8::normalize(&mut proto).map_err(|e| e.to_string())?;
@@ -196,11 +202,12 @@ fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, Stri
     };
     let mut outputs = Vec::new();
     for (i, (name, probabilities, quantized)) in classes.into_iter().enumerate() {
-        let shape = concrete(model.output_fact(i).map_err(|e| e.to_string())?)?;
+        let fact = model.output_fact(i).map_err(|e| e.to_string())?;
         outputs.push(OutputShape {
             name,
-            shape,
+            shape: concrete(fact)?,
             probabilities,
+            is_integer: quantized.is_none() && fact.datum_type.is_integer(),
             quantized,
             embedding: false,
         });
@@ -213,6 +220,7 @@ fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, Stri
             shape,
             probabilities: false,
             quantized: None,
+            is_integer: false,
             embedding: true,
         });
     }
@@ -225,6 +233,7 @@ fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, Stri
         outputs,
         notes,
         report,
+        argmax_of: anatomy.graph.argmax_of,
     })
 }
 
@@ -418,6 +427,15 @@ impl NetworkSession {
 }
 
 impl Network {
+    /// Whether it takes bytes as they are in pictures: no quantization follows.
+    pub(super) fn takes_pixels(&self) -> bool {
+        let raw = InputElement::U8 {
+            scale: 1.0,
+            zero_point: 0,
+        };
+        self.input_type == raw
+    }
+
     /// The engine's name, for reports.
     pub(super) fn engine_name(&self) -> String {
         let report = &self.report;

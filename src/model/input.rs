@@ -2,8 +2,7 @@
 
 use super::ManifestInput;
 use super::engine::{InputElement, Network};
-use crate::preprocess::{ColourOrder, InputSpec, InputType, Layout, ResizePolicy};
-use crate::task::detect::FamilyInput;
+use crate::preprocess::{ColourOrder, InputSpec, InputType, Layout, ResizePolicy, UsualInput};
 
 /// The input's axes.
 fn axes(network: &Network, said: &ManifestInput) -> Result<(Layout, [usize; 3]), String> {
@@ -40,12 +39,18 @@ pub(super) fn size(network: &Network, said: &ManifestInput) -> Result<(usize, us
     Ok((width, height))
 }
 
-/// What the model is fed: as the manifest says, then as is usual for the detector's family, the rest from the graph. What was
+/// Whether the picture's last axis is the channels, in the file.
+pub(super) fn channels_last(network: &Network, said: &ManifestInput) -> Result<bool, String> {
+    let (layout, _) = axes(network, said)?;
+    Ok(layout == Layout::Nhwc && !network.byte_input)
+}
+
+/// What the model is fed: as the manifest says, then as is usual for such a network, the rest from the graph. What was
 /// assumed goes into `notes`.
 pub(super) fn spec(
     network: &Network,
     said: &ManifestInput,
-    usual: Option<FamilyInput>,
+    usual: Option<UsualInput>,
     notes: &mut Vec<String>,
 ) -> Result<InputSpec, String> {
     let (layout, [channel_count, height, width]) = axes(network, said)?;

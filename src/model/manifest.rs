@@ -5,9 +5,9 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::ModelError;
-use crate::preprocess::{ColourOrder, Layout, Normalize, ResizePolicy};
+use crate::preprocess::{ColourOrder, Layout, Normalize, ResizePolicy, UsualInput};
 use crate::task::TaskKind;
-use crate::task::detect::{Anchors, Family, FamilyInput};
+use crate::task::detect::{Anchors, Family};
 use crate::toml_read::Problem;
 
 /// The manifest, as written.
@@ -34,6 +34,8 @@ pub struct Manifest {
     pub embedding: Option<ManifestEmbedding>,
     /// `[detect]`
     pub detect: ManifestDetect,
+    /// `[segment]`
+    pub segment: ManifestSegment,
     /// `[accuracy]`: measured; free keys, for people.
     pub accuracy: Option<toml::Table>,
     /// `[golden]`
@@ -84,6 +86,24 @@ pub struct ManifestDetect {
     pub outputs: Vec<String>,
     /// YOLOv3's and v4's anchors: three for each output, the finest grid first.
     pub anchors: Option<Vec<Anchors>>,
+}
+
+/// `[segment]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ManifestSegment {
+    /// The tensor of the graph that is read, instead of its first output; what only leads to others is cut off.
+    pub output: Option<String>,
+}
+
+impl Manifest {
+    /// Tensors that are read instead of the graph's outputs, and the key that names them.
+    pub(super) fn named_outputs(&self) -> (&'static str, &[String]) {
+        match &self.segment.output {
+            Some(output) => ("[segment] output", std::slice::from_ref(output)),
+            None => ("[detect] outputs", &self.detect.outputs),
+        }
+    }
 }
 
 /// `[golden]`: one picture and what the training machine computed from it.
@@ -152,6 +172,12 @@ impl Manifest {
                 "must be numbers above 0, in pixels",
             ));
         }
+        if self.segment.output.is_some() && !self.detect.outputs.is_empty() {
+            problems.push(Problem::new(
+                "segment.output",
+                "and detect.outputs: a model is a segmenter or a detector",
+            ));
+        }
         if let Some(golden) = &self.golden {
             if !(golden.tolerance.is_finite() && golden.tolerance >= 0.0) {
                 problems.push(Problem::new(
@@ -181,9 +207,9 @@ pub fn is_sha256(digest: &str) -> bool {
 }
 
 impl ManifestInput {
-    /// What is not said is as the family has it.
-    pub(super) fn or(&self, family: Option<FamilyInput>) -> Self {
-        let Some(usual) = family else {
+    /// What is not said is as usual.
+    pub(super) fn or(&self, usual: Option<UsualInput>) -> Self {
+        let Some(usual) = usual else {
             return self.clone();
         };
         let n = usual.normalize;

@@ -33,15 +33,17 @@ pub use golden::SelfTest;
 pub use labels::Labels;
 pub use manifest::{
     Golden, Manifest, ManifestDetect, ManifestEmbedding, ManifestInput, ManifestOutput,
+    ManifestSegment,
 };
 
 pub use ocellus_int8::Report;
 pub use placement::Placement;
 
 use crate::observe::ModelRef;
-use crate::preprocess::{InputSpec, InputTensor, Layout};
+use crate::preprocess::{InputSpec, InputTensor, InputType, Layout, UsualInput};
 use crate::task::TaskKind;
 use crate::task::detect::{Detector, Family, HeadOutput};
+use crate::task::segment::{MapOutput, Segmenter};
 use engine::{Embedding, EngineOptions, Network, NetworkSession};
 use files::ModelFiles;
 
@@ -75,6 +77,9 @@ pub enum OutputRole {
     /// A part of what the task `detect` reads.
     #[serde(skip)]
     Detections,
+    /// What the task `segment` reads.
+    #[serde(skip)]
+    Segments,
 }
 
 /// One output.
@@ -110,8 +115,25 @@ pub struct ModelInfo {
     pub outputs: Vec<OutputInfo>,
     /// How they are read, if it is loaded as a detector.
     pub detector: Option<Detector>,
+    /// How the first one is read, if it is loaded as a segmenter.
+    pub segmenter: Option<Segmenter>,
     /// What was assumed or mended, a sentence each.
     pub notes: Vec<String>,
+}
+
+impl ModelInfo {
+    /// How it is fed where its manifest says nothing, if that is known of its kind.
+    fn usual_input(&self) -> Option<UsualInput> {
+        let raw = InputType::U8 {
+            scale: 1.0,
+            zero_point: 0,
+        };
+        match (&self.detector, &self.segmenter) {
+            (Some(d), _) => Some(d.family.input()),
+            (None, Some(_)) => Some(Segmenter::usual_input(self.input.dtype == raw)),
+            (None, None) => None,
+        }
+    }
 }
 
 /// The outputs of one inference, as floats (dequantized where the model quantizes them).
@@ -204,7 +226,7 @@ impl Model {
             embedding,
             threads: options.threads,
             byte_input: !options.float_input && manifest.input.layout != Some(Layout::Nhwc),
-            outputs: &manifest.detect.outputs,
+            outputs: manifest.named_outputs(),
         };
         let network = engine::load(&bytes, &engine).map_err(unusable)?;
         drop(bytes);
@@ -213,7 +235,14 @@ impl Model {
         let (tasks, family) =
             tasks_and_family(said, options, &manifest, &network, size, &mut notes)
                 .map_err(unusable)?;
-        let usual = family.map(Family::input);
+        let segmenter = tasks.contains(&TaskKind::Segment);
+        let segmenter = segmenter.then(|| segmenter_of(&network, &manifest, size));
+        let segmenter = segmenter.transpose().map_err(unusable)?;
+        let usual = match (family, &segmenter) {
+            (Some(family), _) => Some(family.input()),
+            (None, Some(_)) => Some(Segmenter::usual_input(network.takes_pixels())),
+            (None, None) => None,
+        };
         let input = input::spec(&network, &manifest.input, usual, &mut notes).map_err(unusable)?;
         let detector = family
             .map(|f| {
@@ -230,12 +259,17 @@ impl Model {
         let outputs: Vec<OutputInfo> = network
             .outputs
             .iter()
-            .map(|o| output_info(o, &manifest, classifies || detector.is_none()))
+            .map(|o| {
+                let read_by = (detector.is_some(), segmenter.is_some());
+                output_info(o, &manifest, classifies, read_by)
+            })
             .collect();
-        let classes = match &detector {
-            // YOLOv10's shapes do not tell.
-            Some(d) => Some(d.classes).filter(|n| *n > 0),
-            None => {
+        let classes = match (&detector, &segmenter) {
+            // YOLOv10's shapes do not tell, nor do maps that no ArgMax wrote.
+            (Some(Detector { classes, .. }), _) | (_, Some(Segmenter { classes, .. })) => {
+                Some(*classes).filter(|n| *n > 0)
+            }
+            (None, None) => {
                 let mut outputs = outputs.iter();
                 outputs
                     .find(|o| o.role != OutputRole::Embedding)
@@ -245,7 +279,8 @@ impl Model {
         let mut labels = labels::load(&files, options, &manifest, classes)?;
         let usual = detector
             .as_ref()
-            .and_then(|d| d.family.usual_labels(d.classes));
+            .and_then(|d| d.family.usual_labels(d.classes))
+            .or_else(|| segmenter.as_ref()?.usual_labels());
         if let Some(usual) = usual.filter(|_| labels.is_empty()) {
             labels = Labels::parse(usual).map_err(unusable)?;
             notes.push(format!(
@@ -265,6 +300,7 @@ impl Model {
             labels,
             outputs,
             detector,
+            segmenter,
             notes,
         };
         let inner = Inner {
@@ -332,7 +368,8 @@ fn check_digest(path: &Path, expected: &str, bytes: &[u8]) -> Result<(), ModelEr
     }
 }
 
-/// What the model is for, and as which detector. Without a word it is one if its outputs look like one, else a classifier.
+/// What the model is for, and as which detector. Without a word it is a detector or a segmenter if its outputs look like one, else a
+/// classifier.
 fn tasks_and_family(
     said: Vec<TaskKind>,
     options: &LoadOptions,
@@ -359,10 +396,41 @@ fn tasks_and_family(
                 "which detector it is cannot be told from its outputs {shapes:?}: say [detect] family in model.toml, or [model.detect] family, or --family"
             ))
         }
-        None => Ok((vec![TaskKind::Classify], None)),
+        None => {
+            let last = input::channels_last(network, &manifest.input)?;
+            let segments = Segmenter::recognize(&map_output(network)?, size, last);
+            if segments {
+                notes.push("recognized by its output: it segments".into());
+            }
+            let task = match segments {
+                true => TaskKind::Segment,
+                false => TaskKind::Classify,
+            };
+            Ok((vec![task], None))
+        }
         Some(_) if said.is_empty() => Ok((vec![TaskKind::Detect], family)),
         Some(_) => Ok((said, family)),
     }
+}
+
+/// The first output as a segmenter's.
+fn map_output(network: &Network) -> Result<MapOutput, String> {
+    let mut own = network.outputs.iter().filter(|o| !o.embedding);
+    let first = own.next().ok_or("it has no output")?;
+    Ok(MapOutput {
+        shape: first.shape.clone(),
+        is_integer: first.is_integer,
+        argmax_of: network.argmax_of,
+    })
+}
+
+fn segmenter_of(
+    network: &Network,
+    manifest: &Manifest,
+    size: (usize, usize),
+) -> Result<Segmenter, String> {
+    let last = input::channels_last(network, &manifest.input)?;
+    Segmenter::new(&map_output(network)?, size, last)
 }
 
 /// The outputs as a detector's.
@@ -378,16 +446,22 @@ fn heads(network: &Network, manifest: &Manifest) -> Vec<HeadOutput> {
     own.map(head).collect()
 }
 
-fn output_info(o: &engine::OutputShape, manifest: &Manifest, classifies: bool) -> OutputInfo {
+fn output_info(
+    o: &engine::OutputShape,
+    manifest: &Manifest,
+    classifies: bool,
+    (detects, segments): (bool, bool),
+) -> OutputInfo {
     let read = if o.probabilities {
         OutputRole::Probabilities
     } else {
         OutputRole::Logits
     };
-    let role = match (o.embedding, classifies) {
-        (true, _) => OutputRole::Embedding,
-        (_, false) => OutputRole::Detections,
-        _ => manifest.output.role.unwrap_or(read),
+    let role = match o.embedding {
+        true => OutputRole::Embedding,
+        false if segments => OutputRole::Segments,
+        false if detects && !classifies => OutputRole::Detections,
+        false => manifest.output.role.unwrap_or(read),
     };
     OutputInfo {
         name: o.name.clone(),

@@ -282,7 +282,7 @@ impl Worker {
         record(&self.stats, &timing);
         let classes = results.iter().find_map(|r| match r {
             TaskResult::Classification(classes) => Some(classes.as_slice()),
-            TaskResult::Embedding(_) | TaskResult::Detections(_) => None,
+            _ => None,
         });
         let truth = frame.meta.truth.as_ref().and_then(|t| t.label.as_deref());
         if let (Some(truth), Some(best)) = (truth, classes.and_then(|c| c.first())) {

@@ -28,6 +28,17 @@ pub use table::PixelTable;
 /// Larger frames are refused, before anything is allocated for them: 64 megapixels.
 pub const MAX_PIXELS: u64 = 64 << 20;
 
+/// How a kind of network is usually fed, where nothing else is said.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UsualInput {
+    /// Order of the channels.
+    pub colour: ColourOrder,
+    /// What is done to the pixels.
+    pub normalize: Normalize,
+    /// How a frame becomes the input's size.
+    pub resize: ResizePolicy,
+}
+
 /// What the model wants to be fed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputSpec {

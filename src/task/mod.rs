@@ -6,13 +6,16 @@
 mod classify;
 pub mod detect;
 mod embed;
+pub mod segment;
 
 pub use classify::{Classify, ClassifySettings};
 pub use detect::{BBox, Detect, DetectSettings, Detection};
 pub use embed::{Embed, EmbedSettings};
+pub use segment::{Segment, SegmentSettings, Segmentation, Segments};
 
-use crate::model::{ModelInfo, Outputs};
+use crate::model::{Labels, ModelInfo, Outputs};
 use crate::preprocess::InputMapping;
+use crate::toml_read::nearest;
 
 /// What one task read from one inference.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +26,8 @@ pub enum TaskResult {
     Embedding(Embedding),
     /// What was found and where, best first.
     Detections(Vec<Detection>),
+    /// What the frame consists of.
+    Segmentation(Segmentation),
 }
 
 /// One class and how sure the model is.
@@ -68,6 +73,8 @@ pub enum TaskKind {
     Embed,
     /// What is where.
     Detect,
+    /// Which pixels are what.
+    Segment,
 }
 
 impl TaskKind {
@@ -77,13 +84,14 @@ impl TaskKind {
             Self::Classify => "classify",
             Self::Embed => "embed",
             Self::Detect => "detect",
+            Self::Segment => "segment",
         }
     }
 }
 
 /// A task's name that is none of [`TaskKind`].
 #[derive(Debug, thiserror::Error)]
-#[error("unknown task `{0}`; known are classify, embed and detect")]
+#[error("unknown task `{0}`; known are classify, embed, detect and segment")]
 pub struct UnknownTask(String);
 
 impl std::str::FromStr for TaskKind {
@@ -93,6 +101,7 @@ impl std::str::FromStr for TaskKind {
             "classify" => Ok(Self::Classify),
             "embed" => Ok(Self::Embed),
             "detect" => Ok(Self::Detect),
+            "segment" => Ok(Self::Segment),
             _ => Err(UnknownTask(s.into())),
         }
     }
@@ -107,6 +116,8 @@ pub struct TaskSettings {
     pub embed: EmbedSettings,
     /// `[model.detect]`
     pub detect: DetectSettings,
+    /// `[model.segment]`
+    pub segment: SegmentSettings,
 }
 
 impl TaskSettings {
@@ -114,6 +125,7 @@ impl TaskSettings {
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = self.classify.problems();
         problems.extend(self.detect.problems());
+        problems.extend(self.segment.problems());
         problems
     }
 }
@@ -160,6 +172,28 @@ pub enum TaskError {
     },
 }
 
+/// For each class, whether its label is among those that are wanted; empty where all are.
+fn wanted(labels: &Labels, only: &[String]) -> Result<Vec<bool>, TaskError> {
+    let mut wanted = match only {
+        [] => Vec::new(),
+        _ => vec![false; labels.len()],
+    };
+    for label in only {
+        let mut known = false;
+        for (i, _) in labels.iter().enumerate().filter(|(_, l)| l == label) {
+            wanted[i] = true;
+            known = true;
+        }
+        if !known {
+            return Err(TaskError::NoLabel {
+                label: label.clone(),
+                near: nearest(label, labels.iter()).map(Into::into),
+            });
+        }
+    }
+    Ok(wanted)
+}
+
 /// One task on this model.
 ///
 /// # Errors
@@ -173,6 +207,7 @@ pub fn build(
         TaskKind::Classify => Box::new(Classify::new(model, &settings.classify)?),
         TaskKind::Embed => Box::new(Embed::new(model, &settings.embed)?),
         TaskKind::Detect => Box::new(Detect::new(model, &settings.detect)?),
+        TaskKind::Segment => Box::new(Segments::new(model, &settings.segment)?),
     })
 }
 

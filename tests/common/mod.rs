@@ -8,6 +8,7 @@ pub mod mosquitto;
 pub mod onnx;
 pub mod proxy;
 pub mod schema;
+pub mod stills;
 pub mod usb_camera;
 
 use std::path::{Path, PathBuf};

@@ -166,6 +166,18 @@ pub fn boxes() -> ModelProto {
     model
 }
 
+/// A segmenter of 64×64: each pixel is red or it is not.
+pub fn red_pixels() -> ModelProto {
+    let nodes = vec![node("Conv", &["picture", "weights"], "scores", vec![])];
+    let weights = [1.0, 0.0, 0.0, 0.0, 0.5, 0.5];
+    let initializers = vec![floats("weights", &[2, 3, 1, 1], &weights)];
+    let mut model = model(&[1, 3, 64, 64], nodes, initializers, "scores");
+    if let Some(graph) = &mut model.graph {
+        graph.output = vec![value("scores", &[1, 2, 64, 64])];
+    }
+    model
+}
+
 /// The scores of a picture of one colour, pixels scaled to 0..1.
 pub fn scores(rgb: [u8; 3]) -> Vec<f32> {
     let of = |(w, b): (&[f32; 3], &f32)| {

@@ -4,11 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::eval::files::{is_image, name_of, sorted};
 use crate::model::{Labels, ModelInfo, OutputInfo, OutputRole};
 use crate::toml_read::nearest;
-
-/// Files that are taken for images.
-const EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "bmp", "webp"];
 
 /// Images with the class that each shows.
 pub(super) struct Dataset {
@@ -57,33 +55,6 @@ impl Dataset {
         let step = self.images.len().div_ceil(n.max(1));
         self.images.iter().step_by(step).collect()
     }
-}
-
-fn sorted(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let read = || -> std::io::Result<Vec<PathBuf>> {
-        let entries: Result<Vec<_>, _> = std::fs::read_dir(directory)?.collect();
-        Ok(entries?.into_iter().map(|e| e.path()).collect())
-    };
-    let mut paths = read().with_context(|| format!("cannot read {}", directory.display()))?;
-    paths.retain(|p| !name_of(p).starts_with('.'));
-    paths.sort();
-    Ok(paths)
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
-}
-
-fn is_image(path: &Path) -> bool {
-    let extension = path
-        .extension()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .to_lowercase();
-    EXTENSIONS.contains(&&*extension) && path.is_file()
 }
 
 /// The class of that name, of that name before a comma (`tench, Tinca tinca`), of that WordNet id, or of that number.

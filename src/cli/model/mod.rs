@@ -30,7 +30,7 @@ enum Command {
     Doctor(doctor::Args),
     /// Compute the bundle's golden input and compare with what the training machine computed
     Verify(verify::Args),
-    /// Measure top-1 and top-5 accuracy on labelled images
+    /// Measure on labelled images how good a model is: top-1 and top-5, average precision of boxes, mean IoU of class maps
     Eval(eval::Args),
     /// List the models that are here, and those that can be pulled
     List(list::Args),

@@ -113,9 +113,9 @@ pub fn examine(path: &Path, labels: Option<&Path>) -> Diagnosis {
         Some(a) => {
             let mut of_load = Vec::new();
             let model = load(path, &options, &mut of_load);
-            // A detector's family says what the manifest does not.
-            let detector = model.as_ref().and_then(|m| m.info().detector.as_ref());
-            let input = said.input.or(detector.map(|d| d.family.input()));
+            // A detector's family says what the manifest does not, and so do segmenters.
+            let usual = model.as_ref().and_then(|m| m.info().usual_input());
+            let input = said.input.or(usual);
             found.extend(normalization::normalization(&input, &a.graph));
             found.extend(manifest::softmax(&said, a.graph.softmaxes));
             found.extend(quantization(a));

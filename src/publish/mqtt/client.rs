@@ -476,6 +476,7 @@ impl Outlet {
                 TaskResult::Detections(found) => {
                     ("detections", payload::detections(device, o, found))
                 }
+                TaskResult::Segmentation(s) => ("segments", payload::segmentation(device, o, s)),
                 TaskResult::Embedding(_) if !self.settings.embeddings => continue,
                 TaskResult::Embedding(e) => ("embedding", payload::embedding(device, o, e)),
             };

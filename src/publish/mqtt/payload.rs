@@ -18,7 +18,8 @@ use crate::observe::zones::{ByClass, Counts, Side, ZoneChange, ZoneEvent};
 use crate::observe::{Observation, StateChange, Timing};
 use crate::publish::health::BoardHealth;
 use crate::stats::Stats;
-use crate::task::{Class, Detection, Embedding, EmbeddingType, TaskResult};
+use crate::task::segment::{Polygon, Ring};
+use crate::task::{Class, Detection, Embedding, EmbeddingType, Segment, Segmentation, TaskResult};
 
 /// The version of the messages; its first number changes when a key changes its meaning.
 pub const SCHEMA: &str = "1.0";
@@ -54,7 +55,7 @@ pub struct ModelInfo {
     pub id: String,
     /// SHA-256 of the ONNX file, hexadecimal.
     pub sha256: String,
-    /// `classify`, `embed`, `detect`.
+    /// `classify`, `embed`, `detect`, `segment`.
     pub tasks: Vec<String>,
     /// The cameras that it looks at.
     pub cameras: Vec<String>,
@@ -103,6 +104,13 @@ pub fn detections(device: &str, o: &Observation, detections: &[Detection]) -> Ve
     bytes(&m)
 }
 
+/// The payload of `<cam>/segments`.
+pub fn segmentation(device: &str, o: &Observation, s: &Segmentation) -> Vec<u8> {
+    let mut m = observation_head(device, o);
+    m.extend(segments(s));
+    bytes(&m)
+}
+
 /// The payload of `<cam>/embedding`.
 pub fn embedding(device: &str, o: &Observation, e: &Embedding) -> Vec<u8> {
     let mut m = observation_head(device, o);
@@ -115,12 +123,17 @@ pub fn record(device: &str, o: &Observation) -> Vec<u8> {
     let mut m = observation_head(device, o);
     for result in &o.results {
         match result {
-            TaskResult::Classification(classes) => m.insert("results".into(), results(classes)),
-            TaskResult::Embedding(e) => m.insert("embedding".into(), embedding_value(e)),
-            TaskResult::Detections(found) => {
-                m.insert("detections".into(), boxes(found, &o.followed.ids))
+            TaskResult::Classification(classes) => {
+                m.insert("results".into(), results(classes));
             }
-        };
+            TaskResult::Embedding(e) => {
+                m.insert("embedding".into(), embedding_value(e));
+            }
+            TaskResult::Detections(found) => {
+                m.insert("detections".into(), boxes(found, &o.followed.ids));
+            }
+            TaskResult::Segmentation(s) => m.extend(segments(s)),
+        }
     }
     let state = o
         .state
@@ -318,7 +331,7 @@ fn observation_head(device: &str, o: &Observation) -> Map<String, Value> {
 pub fn classes(all: &[TaskResult]) -> Value {
     let found = all.iter().find_map(|r| match r {
         TaskResult::Classification(classes) => Some(results(classes)),
-        TaskResult::Embedding(_) | TaskResult::Detections(_) => None,
+        _ => None,
     });
     found.unwrap_or_default()
 }
@@ -327,9 +340,48 @@ pub fn classes(all: &[TaskResult]) -> Value {
 pub fn found(all: &[TaskResult]) -> Value {
     let found = all.iter().find_map(|r| match r {
         TaskResult::Detections(found) => Some(boxes(found, &[])),
-        TaskResult::Embedding(_) | TaskResult::Classification(_) => None,
+        _ => None,
     });
     found.unwrap_or_default()
+}
+
+/// The classes of the pixels among an observation's results with their areas, largest first; null where no model segments.
+pub fn areas(all: &[TaskResult]) -> Value {
+    let found = all.iter().find_map(|r| match r {
+        TaskResult::Segmentation(s) => Some(s.segments.iter().map(area).collect::<Vec<_>>()),
+        _ => None,
+    });
+    json!(found)
+}
+
+/// The map and what it consists of.
+pub fn segments(s: &Segmentation) -> Map<String, Value> {
+    let one = |segment: &Segment| {
+        let mut one = area(segment);
+        if let (Some(rle), Value::Object(one)) = (&segment.rle, &mut one) {
+            let rle = json!({ "size": rle.size, "counts": rle.compressed() });
+            one.insert("rle".into(), rle);
+        }
+        if let (Some(polygons), Value::Object(one)) = (&segment.polygons, &mut one) {
+            let place = |p: &[f32; 2]| json!(p.map(round4));
+            let ring = |r: &Ring| r.iter().map(place).collect::<Value>();
+            let polygon = |p: &Polygon| p.iter().map(ring).collect::<Value>();
+            one.insert("polygons".into(), polygons.iter().map(polygon).collect());
+        }
+        one
+    };
+    let (width, height) = s.size;
+    let mut m = Map::new();
+    let map = json!({ "width": width, "height": height, "box": s.covers.map(round4) });
+    m.insert("map".into(), map);
+    m.insert("segments".into(), s.segments.iter().map(one).collect());
+    m
+}
+
+/// A class and its area, to a millionth of the frame.
+fn area(s: &Segment) -> Value {
+    let area = (f64::from(s.area) * 1e6).round() / 1e6;
+    json!({ "label": &*s.label, "index": s.index, "area": area })
 }
 
 /// `ids` are the detections' tracks, where they have one.

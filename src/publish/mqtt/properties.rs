@@ -21,7 +21,7 @@ pub(super) fn fill(message: &mut Message, settings: &MqttSettings) {
         ..
     } = message;
     let kind = topic.rsplit('/').next().unwrap_or_default();
-    let is_observation = ["classification", "detections", "embedding"].contains(&kind);
+    let is_observation = ["classification", "detections", "segments", "embedding"].contains(&kind);
     if is_observation && settings.observation_expiry_s > 0 {
         let expiry = Duration::from_secs(settings.observation_expiry_s.into());
         properties.expiry.get_or_insert(expiry);

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ssd;
-use crate::preprocess::{ColourOrder, Normalize, ResizePolicy};
+use crate::preprocess::{ColourOrder, Normalize, ResizePolicy, UsualInput};
 
 /// Detectors whose outputs are read in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,20 +70,9 @@ impl TryFrom<String> for Family {
     }
 }
 
-/// How a family is fed where the manifest does not say.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FamilyInput {
-    /// Order of the channels.
-    pub colour: ColourOrder,
-    /// What is done to the pixels.
-    pub normalize: Normalize,
-    /// How a frame becomes the input's size.
-    pub resize: ResizePolicy,
-}
-
 impl Family {
     /// As the family's own code prepares pictures.
-    pub fn input(self) -> FamilyInput {
+    pub fn input(self) -> UsualInput {
         let letterbox = |fill, centre| ResizePolicy::Letterbox { fill, centre };
         let unit = Normalize {
             scale: 1.0 / 255.0,
@@ -105,7 +94,7 @@ impl Family {
                 (ColourOrder::Rgb, normalize, ResizePolicy::Stretch)
             }
         };
-        FamilyInput {
+        UsualInput {
             colour,
             normalize,
             resize,

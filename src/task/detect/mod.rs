@@ -12,13 +12,12 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-pub use family::{Anchors, Detector, Family, FamilyInput, HeadOutput};
+pub use family::{Anchors, Detector, Family, HeadOutput};
 pub use nms::Suppression;
 
-use super::{Class, Task, TaskError, TaskResult};
+use super::{Class, Task, TaskError, TaskResult, wanted};
 use crate::model::{Labels, ModelInfo, Outputs};
 use crate::preprocess::InputMapping;
-use crate::toml_read::nearest;
 use nms::{Candidates, Nms};
 
 /// One thing that was found.
@@ -177,29 +176,12 @@ impl Detect {
             .detector
             .clone()
             .ok_or(TaskError::NoOutput("detection", fix))?;
-        let mut only = Vec::new();
-        if !settings.only.is_empty() {
-            only = vec![false; model.labels.len()];
-        }
-        for wanted in &settings.only {
-            let mut known = false;
-            for (i, _) in model.labels.iter().enumerate().filter(|(_, l)| l == wanted) {
-                only[i] = true;
-                known = true;
-            }
-            if !known {
-                return Err(TaskError::NoLabel {
-                    label: wanted.clone(),
-                    near: nearest(wanted, model.labels.iter()).map(Into::into),
-                });
-            }
-        }
         Ok(Self {
             detector,
             labels: model.labels.clone(),
             threshold: settings.threshold,
             settings: settings.clone(),
-            only,
+            only: wanted(&model.labels, &settings.only)?,
             candidates: Candidates::default(),
             nms: Nms::default(),
         })

@@ -1,42 +1,19 @@
-//! `ocellus model eval`: how often a model is right on labelled images, through the same code as in a camera's pipeline.
+//! How often a classifier is right on labelled images.
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::dataset::Dataset;
+use super::{Args, Measured};
 use crate::cli::classify::Classifier;
+use crate::cli::model::dataset::Dataset;
 use crate::cli::progress;
-use crate::model::{LoadOptions, Model};
-use crate::task::TaskKind;
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(flatten)]
-    model: super::ModelPath,
-    /// Labelled images: a folder a class, named as the label or by the class number; or files named NNNN_….jpg by
-    /// their class number
-    #[arg(long, value_name = "DIR")]
-    images: PathBuf,
-    /// Labels of a bare .onnx file, one a line
-    #[arg(long, value_name = "FILE")]
-    labels: Option<PathBuf>,
-    /// Threads that compute one inference together
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threads: usize,
-    /// For programs: a JSON object
-    #[arg(long)]
-    json: bool,
-}
+use crate::model::Model;
 
 #[derive(Serialize)]
 struct Report {
-    model: String,
-    sha256: String,
-    images: usize,
-    /// Images that could not be read; they count for nothing.
-    failed: usize,
+    #[serde(flatten)]
+    measured: Measured,
     /// Shares of 0 to 1.
     top1: f64,
     top5: f64,
@@ -58,30 +35,11 @@ struct ClassRow {
     mistakes: std::collections::BTreeMap<usize, usize>,
 }
 
-pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let options = LoadOptions {
-        labels: args.labels.clone(),
-        tasks: vec![TaskKind::Classify],
-        threads: args.threads,
-        ..LoadOptions::default()
-    };
-    let model = Model::load(&args.model.resolve()?, &options)?;
+pub(super) fn run(model: &Model, args: &Args) -> anyhow::Result<()> {
     let dataset = Dataset::read(&args.images, model.info())?;
-    let report = evaluate(&model, &dataset)?;
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
-    } else {
-        print(&mut out, &report)?;
-    }
-    anyhow::ensure!(
-        report.failed == 0,
-        "{} of {} images could not be read",
-        report.failed,
-        dataset.images.len()
-    );
-    Ok(())
+    let report = evaluate(model, &dataset)?;
+    args.print(&report)?;
+    report.measured.all_read()
 }
 
 fn evaluate(model: &Model, dataset: &Dataset) -> anyhow::Result<Report> {
@@ -132,45 +90,45 @@ fn evaluate(model: &Model, dataset: &Dataset) -> anyhow::Result<Report> {
     let images = dataset.images.len() - failed;
     let share = |n: usize| n as f64 / images.max(1) as f64;
     Ok(Report {
-        model: info.reference.id.clone(),
-        sha256: info.reference.sha256.clone(),
-        images,
-        failed,
+        measured: Measured::of(info, dataset.images.len(), failed),
         top1: share(top1),
         top5: share(top5),
         classes: rows.into_values().collect(),
     })
 }
 
-fn print(out: &mut impl Write, r: &Report) -> anyhow::Result<()> {
-    writeln!(
-        out,
-        "{} on {} images: top-1 {:.2} %, top-5 {:.2} %\n",
-        r.model,
-        r.images,
-        100.0 * r.top1,
-        100.0 * r.top5
-    )?;
-    writeln!(
-        out,
-        "{:<32}{:>8}{:>9}{:>9}  most often taken for",
-        "class", "images", "top-1 %", "top-5 %"
-    )?;
-    for c in &r.classes {
-        let percent = |n: usize| 100.0 * n as f64 / c.images.max(1) as f64;
-        let taken_for = c
-            .taken_for
-            .as_ref()
-            .map(|(label, n)| format!("{label} ({n})"));
-        let label: String = c.label.chars().take(30).collect();
+impl super::Report for Report {
+    fn write_table(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        let r = self;
         writeln!(
             out,
-            "{label:<32}{:>8}{:>9.1}{:>9.1}  {}",
-            c.images,
-            percent(c.top1),
-            percent(c.top5),
-            taken_for.unwrap_or_default()
+            "{} on {} images: top-1 {:.2} %, top-5 {:.2} %\n",
+            r.measured.model,
+            r.measured.images,
+            100.0 * r.top1,
+            100.0 * r.top5
         )?;
+        writeln!(
+            out,
+            "{:<32}{:>8}{:>9}{:>9}  most often taken for",
+            "class", "images", "top-1 %", "top-5 %"
+        )?;
+        for c in &r.classes {
+            let percent = |n: usize| 100.0 * n as f64 / c.images.max(1) as f64;
+            let taken_for = c
+                .taken_for
+                .as_ref()
+                .map(|(label, n)| format!("{label} ({n})"));
+            let label: String = c.label.chars().take(30).collect();
+            writeln!(
+                out,
+                "{label:<32}{:>8}{:>9.1}{:>9.1}  {}",
+                c.images,
+                percent(c.top1),
+                percent(c.top5),
+                taken_for.unwrap_or_default()
+            )?;
+        }
+        Ok(())
     }
-    Ok(())
 }
