@@ -7,7 +7,7 @@ export OCELLUS_PYTHON ?= $(abspath $(VENV))/bin/python
 # Of the packages that `make deb` makes.
 DEB_ARCHS ?= arm64 armhf
 
-.PHONY: help build demo deb test test-board test-models test-deps check fmt bench fuzz bench-spool soak
+.PHONY: help build demo deb test test-board test-models test-deps check fmt bench bench-arm fuzz bench-spool soak
 
 help:
 	@echo 'make demo    build and show the firmware at work: no camera, no broker needed'
@@ -19,6 +19,7 @@ help:
 	@echo 'make check   format, lints and docs'
 	@echo 'make fuzz    bytes of all kinds into the readers of models, guided by coverage, FUZZ_SECONDS (300) for each target'
 	@echo 'make bench   inference beside onnxruntime and OpenVINO, the pixel path beside OpenCV, the whole path of a detector beside Python, each in one interleaved run'
+	@echo 'make bench-arm   inference beside onnxruntime on emulated ARM cores, in instructions; CPUS="cortex-a72 cortex-a76 max" ROUNDS=2 MODELS=…'
 
 build:
 	$(CARGO) build --release --locked
@@ -88,6 +89,10 @@ bench: test-deps
 	$(OCELLUS_PYTHON) benches/preprocess_vs_opencv.py $(call bench-binary,preprocess)
 	$(OCELLUS_PYTHON) benches/detect_vs_python.py $(call bench-binary,detect_path)
 	$(CARGO) bench --locked --bench detect
+
+# CPUS, ROUNDS: see there.
+bench-arm: test-deps
+	benches/arm/run.sh $(MODELS)
 
 # libFuzzer; see fuzz/coverage. What it finds is kept below target/fuzz; a crash ends it with the file's name.
 FUZZ_SECONDS ?= 300

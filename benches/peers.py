@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Inference beside onnxruntime and OpenVINO: one interleaved run, same file, same number of threads, same input of zeroes.
 
-Needs numpy, onnxruntime and, if it is to be a peer, openvino. Usage: peers.py ANSWER_BINARY [MODEL.onnx …]
-ANSWER_BINARY is the example `answer` of ocellus-int8. Without models, those of the test data. Prints a table and, for programs, one
-line a model and number of threads: the fastest of all rounds, in milliseconds, and the median of the rounds' ratios.
+Needs numpy, onnxruntime and, if it is to be a peer, openvino. ANSWER_BINARY is the example `answer` of ocellus-int8. Without models, those
+of the test data. Prints one line a model and number of threads, for people and for programs: the fastest of all rounds, in milliseconds (in
+benches/arm's guests: millions of instructions), and the median of the rounds' ratios.
 
 onnxruntime is measured as it comes (`ort`), which saturates, and so computes something else, on x86-64 with AVX2 and without VNNI, and
-with session.x64quantprecision=1 (`exact`), which does not. The ratio is to `ort`; `ratio_exact` to the other.
+there with session.x64quantprecision=1 (`exact`), which does not. The ratio is to `ort`; `ratio_exact` to the other.
 """
+import argparse
 import os
 import pathlib
+import platform
 import statistics
 import subprocess
 import sys
@@ -17,9 +19,6 @@ import time
 
 import numpy as np
 import onnxruntime as ort
-
-ROUNDS = 30
-
 
 class Ours:
     def __init__(self, binary, model, threads):
@@ -86,25 +85,25 @@ def maybe(make):
         return None
 
 
-def compare(binary, model, threads):
+def compare(binary, model, threads, rounds, warm_up, cpu):
     ours = Ours(binary, model, threads)
     peers = {
         "ort": maybe(lambda: OnnxRuntime(model, threads, False)),
-        "exact": maybe(lambda: OnnxRuntime(model, threads, True)),
+        "exact": maybe(lambda: OnnxRuntime(model, threads, True)) if platform.machine() == "x86_64" else None,
         "openvino": maybe(lambda: OpenVino(model, threads)),
     }
     runners = {"ours": ours} | {name: peer for name, peer in peers.items() if peer}
     times = {name: [] for name in runners}
-    for i in range(ROUNDS + 3):
+    for i in range(warm_up + rounds):
         for name, runner in runners.items():
             took = runner.run()
-            if i >= 3:
+            if i >= warm_up:
                 times[name].append(took)
     ours.close()
     ratios = {n: statistics.median(o / p for o, p in zip(times["ours"], t)) for n, t in times.items() if n != "ours"}
     best = {n: min(t) for n, t in times.items()}
     name = pathlib.Path(model).stem
-    line = f"{name} threads={threads} isa={ours.isa} ours={best['ours']:.2f}"
+    line = f"{name} threads={threads}{f' cpu={cpu}' if cpu else ''} isa={ours.isa} ours={best['ours']:.2f}"
     if "ort" in best:
         line += f" peer={best['ort']:.2f} ratio={ratios['ort']:.2f}"
     for other in ("exact", "openvino"):
@@ -117,12 +116,18 @@ def compare(binary, model, threads):
 
 
 def main():
-    binary = sys.argv[1]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--warm-up", type=int, default=3, help="rounds that are not counted")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--cpu", help="the processor that is emulated, to be told in each line")
+    parser.add_argument("answer", metavar="ANSWER_BINARY")
+    parser.add_argument("models", metavar="MODEL.onnx", type=pathlib.Path, nargs="*")
+    args = parser.parse_args()
     data = pathlib.Path(os.environ.get("OCELLUS_TEST_DATA", pathlib.Path(__file__).parents[1] / "../shared/data"))
-    models = [pathlib.Path(m) for m in sys.argv[2:]] or [p for p in sorted((data / "models").iterdir()) if "int8" in p.name]
-    for model in models:
-        for threads in (1, 2):
-            compare(binary, str(model), threads)
+    for model in args.models or [p for p in sorted((data / "models").iterdir()) if "int8" in p.name]:
+        for threads in args.threads:
+            compare(args.answer, str(model), threads, args.rounds, args.warm_up, args.cpu)
 
 
 if __name__ == "__main__":

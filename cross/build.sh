@@ -13,6 +13,7 @@
 # against an older glibc than this machine's. OCELLUS_CROSS_RUSTC=debian takes Debian's compiler although rustup would do.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/arm-toolchain.sh
 
 target=${1:-}
 profile=${2:-dist}
@@ -26,38 +27,11 @@ glibc=2.31
 venv=target/cross-venv
 
 say() { printf '%s\n' "cross/build.sh: $*" >&2; }
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
-}
-install_packages() {
-    command -v apt-get >/dev/null || { say "please install: $*"; exit 1; }
-    say "installing $*"
-    # A mirror that is just being renewed is no reason to stop; what cannot be installed says so.
-    as_root apt-get update -qq || true
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
-}
 
 # 1. The standard library of the target.
-has_target() {
-    [ -d "$("$1" --print sysroot 2>/dev/null)/lib/rustlib/$target/lib" ]
-}
-if [ "${OCELLUS_CROSS_RUSTC:-}" != debian ] && {
-    has_target rustc || { command -v rustup >/dev/null && timeout 120 rustup target add "$target" >/dev/null 2>&1; }
-}; then
-    target_dir=target
-else
-    # A compiler takes no other's standard library, nor what another compiled.
-    target_dir=target/debian-rustc
-    export RUSTC=/usr/bin/rustc
-    packages=()
-    { [ -x "$RUSTC" ] && has_target "$RUSTC"; } || packages+=(rustc-web libstd-rust-web-dev:{"$(dpkg --print-architecture)","$deb_arch"})
-    command -v cargo >/dev/null || packages+=(cargo-web)
-    if [ ${#packages[@]} -gt 0 ]; then
-        as_root dpkg --add-architecture "$deb_arch"
-        install_packages "${packages[@]}"
-    fi
-    say "rustup has no $target here: Debian's $("$RUSTC" --version)"
-fi
+rust_target "$target" "$deb_arch"
+target_dir=target
+[ "${RUSTC:-}" != /usr/bin/rustc ] || target_dir=target/debian-rustc
 
 # 2. zig as C compiler and linker.
 if ! [ -e "$venv/.installed" ]; then

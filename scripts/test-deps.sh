@@ -4,6 +4,7 @@
 set -euo pipefail
 venv=${1:?usage: scripts/test-deps.sh VENV}
 cd "$(dirname "$0")/.."
+. scripts/packages.sh
 
 missing=()
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
@@ -12,17 +13,7 @@ command -v npm >/dev/null || missing+=(nodejs npm)
 command -v ffmpeg >/dev/null || missing+=(ffmpeg)
 command -v lintian >/dev/null || missing+=(lintian)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
-if [ ${#missing[@]} -gt 0 ]; then
-    as_root=()
-    if [ "$(id -u)" != 0 ]; then
-        command -v sudo >/dev/null || { echo "please install: ${missing[*]} (or run as root)" >&2; exit 1; }
-        as_root=(sudo)
-    fi
-    echo "installing ${missing[*]}"
-    # A mirror that is just being renewed is no reason to stop; what cannot be installed says so.
-    "${as_root[@]}" apt-get update -qq || true
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-fi
+install_packages "${missing[@]}"
 
 stamp=$venv/.installed
 if [ ! -f "$stamp" ] || [ scripts/test-requirements.txt -nt "$stamp" ]; then

@@ -12,37 +12,25 @@ modules=(vivid uvcvideo vhci-hcd)
 [ "$arch" != arm64 ] || modules+=(virtio_mmio virtio_blk virtio_net ext4 crc32c_generic)
 cd "$(dirname "$0")/../.."
 
-# The guest's user space is this machine's: busybox, and udevd so that /dev/v4l's links are the real ones.
-declare -A program=(
-    [busybox-static]=/bin/busybox [udev]=/lib/udev/v4l_id [kmod]=/sbin/modprobe [v4l-utils]=/usr/bin/v4l2-ctl [cpio]=/bin/cpio
-)
+. scripts/packages.sh
+
 case $arch in
-    amd64) program[qemu-system-x86]=/usr/bin/qemu-system-x86_64 ;;
-    arm64) program[qemu-system-arm]=/usr/bin/qemu-system-aarch64 ;;
+    amd64) emulator=qemu-system-x86=/usr/bin/qemu-system-x86_64 ;;
+    arm64) emulator=qemu-system-arm=/usr/bin/qemu-system-aarch64 ;;
     *) echo "no guest for $arch: amd64 or arm64" >&2; exit 2 ;;
 esac
-missing=()
-for package in "${!program[@]}"; do
-    [ -e "${program[$package]}" ] || missing+=("$package")
-done
+# The guest's user space is this machine's: busybox, and udevd so that /dev/v4l's links are the real ones.
+install_missing "$emulator" busybox-static=/bin/busybox udev=/lib/udev/v4l_id kmod=/sbin/modprobe v4l-utils=/usr/bin/v4l2-ctl \
+    cpio=/bin/cpio
 target=target/guest/$arch
-if [ ${#missing[@]} -eq 0 ] && [ "$(cat "$target/made-of" 2>/dev/null)" = "${modules[*]}" ]; then exit 0; fi
+if [ "$(cat "$target/made-of" 2>/dev/null)" = "${modules[*]}" ]; then exit 0; fi
 
 command -v apt-get >/dev/null || { echo "the guest is made of Debian packages: no apt-get here" >&2; exit 1; }
-as_root=()
-if [ "$(id -u)" != 0 ]; then
-    command -v sudo >/dev/null || { echo "please install: ${missing[*]} (or run as root)" >&2; exit 1; }
-    as_root=(sudo)
-fi
 if ! grep -qx "$arch" <<<"$(dpkg --print-architecture; dpkg --print-foreign-architectures)"; then
-    "${as_root[@]}" dpkg --add-architecture "$arch"
+    as_root dpkg --add-architecture "$arch"
 fi
-# A mirror that is just being renewed is no reason to stop; what cannot be installed says so.
-"${as_root[@]}" apt-get update -qq || true
-if [ ${#missing[@]} -gt 0 ]; then
-    echo "installing ${missing[*]}"
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-fi
+# A mirror that is just being renewed is no reason to stop; what cannot be had says so.
+as_root apt-get update -qq || true
 
 # linux-image-ARCH only names the package of the current version.
 package=$(apt-cache depends --important "linux-image-$arch:$arch" | sed -n 's/^ *Depends: \(linux-image-[0-9][^:]*\).*/\1/p' | head -n 1)
