@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use ocellus::frame::{FrameMeta, FramePool};
 use ocellus::model::{LoadOptions, Model};
-use ocellus::observe::Follower;
 use ocellus::observe::track::TrackSettings;
+use ocellus::observe::{Follower, Sequence};
 use ocellus::preprocess::{InputTensor, Preprocessor, frame_from_image_bytes};
 use ocellus::task::{self, TaskKind, TaskResult, TaskSettings};
 
@@ -32,7 +32,7 @@ fn main() {
     let mut input = InputTensor::for_spec(&spec);
     let mut preprocessor = Preprocessor::new(spec);
     let mut session = model.session().expect("a session");
-    let mut follower = Follower::new(TrackSettings::default(), None);
+    let mut follower = Follower::new(TrackSettings::default(), Sequence::default(), None);
     let pool = FramePool::default();
     for line in std::io::stdin().lock().lines() {
         let bytes = std::fs::read(line.expect("a line")).expect("the frame's file");

@@ -207,7 +207,10 @@ fn the_demo_shows_what_came_back_from_the_broker() {
         text.contains(&format!(" {lines} inferred ")),
         "not every inference came back: {lines} in\n{text}{log}"
     );
-    assert!(text.contains("event  appeared: – → "), "{text}");
+    // A visit takes six seconds of the eight.
+    for event in [" came\n", "middle"] {
+        assert!(text.contains(event), "no{event}in\n{text}");
+    }
     assert!(log.is_empty(), "{log}");
     assert!(
         text.contains(&format!("{lines} results came back from the broker")),

@@ -161,6 +161,7 @@ fn followed(seq: u64) -> Followed {
     };
     let one = ByClass::from([("person".into(), seq)]);
     let counts = Counts {
+        since: SystemTime::UNIX_EPOCH,
         zones: [(
             "door".into(),
             ZoneCounts {
@@ -327,7 +328,7 @@ fn life(port: u16, version: u8) {
         json!({"label":"mailbox","index":637,"score":0.93})
     );
     assert_eq!(first["timing_ms"]["age"], json!(48.1));
-    assert_eq!(first["truth"], json!({"label":"mailbox"}));
+    assert_eq!(first["truth"], json!({"label":"mailbox","objects":[]}));
     let found = seen.iter().find(|s| s.topic.ends_with("/detections"));
     assert_eq!(
         found.unwrap().json()["detections"],

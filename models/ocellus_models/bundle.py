@@ -8,12 +8,12 @@ from string import Template
 
 import numpy as np
 import onnx
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from . import card, manifest
-from .data import Pictures
+from . import boxes, card, manifest
+from .data import BoxedPictures, Normalization, Pictures, fit
 from .errors import Refused
-from .quantize import predictions
+from .quantize import detections, predictions
 
 CARDS = Path(__file__).parent / "cards"
 GOLDEN_CANDIDATES = 64
@@ -51,7 +51,7 @@ def bundle(
     (out / "labels.txt").write_text("".join(f"{name}\n" for name in test.names))
     if golden is None:
         golden = test.sample(GOLDEN_CANDIDATES, seed=3).images
-    manifest.write(out, golden, about, manifest.Tested(top1["int8"], top1["float"], len(test), facts["tested_on"]))
+    manifest.write(out, golden, about, manifest.Tested("top1", top1["int8"], top1["float"], len(test), facts["tested_on"]))
     confusion = ""
     if len(test.names) <= MOST_CLASSES_SHOWN:
         card.confusion_picture(matrix, test.names, out / "confusion.png")
@@ -78,8 +78,60 @@ def bundle(
     print(f"wrote {out}")
 
 
-def check(model: Path, step: str, test: Pictures) -> None:
-    """The labels, the pictures and the graph fit each other."""
+def bundle_detector(
+    out: Path,
+    float_model: Path,
+    model: Path,
+    test: BoxedPictures,
+    about: manifest.About,
+    template: str,
+    facts: dict[str, str],
+    golden: np.ndarray,
+) -> None:
+    """The same for a detector."""
+    classes = len(test.names)
+    cells = len(boxes.cells(test.images.shape[1:3]))
+    shape = [1, cells, 5 + classes]
+    check(float_model, "export", test, shape)
+    check(model, "quantize", test, shape)
+    said = {"int8": detections(model, test, about.normalize), "float": detections(float_model, test, about.normalize)}
+    areas = {name: boxes.average_precision(d, test.objects, classes) for name, d in said.items()}
+    ap50 = {name: float(a.mean()) for name, (a, _) in areas.items()}
+    macs, parameters = card.cost(float_model)
+    by_class, counts = areas["int8"]
+    rows = [
+        f"| {name} | {n} | {100 * a:.1f} % | {100 * f:.1f} % |"
+        for name, n, a, f in zip(test.names, counts, by_class, areas["float"][0])
+    ]
+    header = ["| class | objects | AP50, int8 | AP50, float |", "|---|---|---|---|"]
+
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(model, out / "model.onnx")
+    (out / "labels.txt").write_text("".join(f"{name}\n" for name in test.names))
+    manifest.write(out, golden, about, manifest.Tested("ap50", ap50["int8"], ap50["float"], len(test), facts["tested_on"]))
+    text = Template((CARDS / template).read_text()).substitute(
+        facts,
+        id=about.id,
+        licence=about.licence,
+        origin=about.origin,
+        input=f"{test.images.shape[2]}×{test.images.shape[1]} RGB in, {cells} × {5 + classes} out",
+        kib=f"{model.stat().st_size / 1024:.0f}",
+        parameters=f"{parameters:,}",
+        macs=f"{macs / 1e6:.1f}",
+        int8=f"{100 * ap50['int8']:.2f}",
+        float=f"{100 * ap50['float']:.2f}",
+        count=f"{len(test):,}",
+        objects=f"{int(counts.sum()):,}",
+        table="\n".join(header + rows),
+    )
+    (out / "README.md").write_text(text)
+    for name, share in ap50.items():
+        print(f"AP50 {100 * share:6.2f} % of {len(test)} pictures: {name}")
+    print(f"wrote {out}")
+
+
+def check(model: Path, step: str, test: Pictures | BoxedPictures, output: list[int] | None = None) -> None:
+    """The labels, the pictures and the graph fit each other. `output`: its shape, if it is no classifier's."""
     if not model.is_file():
         raise Refused(f"{model} is not there: run `{step}` first")
     graph = onnx.load(model).graph
@@ -88,8 +140,34 @@ def check(model: Path, step: str, test: Pictures) -> None:
     wanted = [1, 3, *test.images.shape[1:3]]
     if inputs != wanted:
         raise Refused(f"{model} wants {inputs}, the pictures are {wanted}")
-    if outputs != [1, len(test.names)]:
+    if outputs != (output or [1, len(test.names)]):
         raise Refused(f"{model} gives {outputs}, but there are {len(test.names)} labels")
+
+
+def boxed_sheet(
+    model: Path, normalize: Normalization, pictures: list[np.ndarray], names: list[str], out: Path, columns: int
+) -> None:
+    """Pictures side by side with what the model finds in them."""
+    with_boxes = []
+    for picture in pictures:
+        image = Image.fromarray(picture)
+        size = input_size(model)
+        fed = BoxedPictures(fit(image, size, None)[None], [np.zeros((0, 5))], names)
+        draw = ImageDraw.Draw(image)
+        for score, cls, *corners in detections(model, fed, normalize, threshold=0.5)[0]:
+            x0, y0, x1, y1 = (c * s for c, s in zip(corners, image.size * 2))
+            draw.rectangle([x0, y0, x1, y1], outline=(255, 220, 0), width=2)
+            draw.text((x0 + 4, y0 + 2), f"{names[int(cls)]} {100 * score:.0f} %", fill=(255, 220, 0))
+        with_boxes.append(np.asarray(image))
+    sheet(with_boxes, out, columns)
+
+
+def input_size(model: Path) -> tuple[int, int]:
+    """Height and width of what it wants."""
+    dims = [d.dim_value for d in onnx.load(model).graph.input[0].type.tensor_type.shape.dim]
+    if len(dims) != 4 or dims[1] != 3:
+        raise Refused(f"{model} wants {dims}, not [1, 3, height, width]")
+    return dims[2], dims[3]
 
 
 def sheet(pictures: list[np.ndarray], out: Path, columns: int) -> None:

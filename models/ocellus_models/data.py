@@ -64,6 +64,26 @@ class Pictures:
         return Pictures(self.images[chosen], self.labels[chosen], self.names)
 
 
+@dataclass
+class BoxedPictures:
+    """Pictures of one size, with what is where."""
+
+    images: np.ndarray
+    """u8, [N, height, width, 3], RGB"""
+    objects: list[np.ndarray]
+    """N times f32 [objects, 5]: class, x0, y0, x1, y1; 0 to 1 of the picture."""
+    names: list[str]
+    """The classes."""
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def sample(self, count: int, seed: int) -> "BoxedPictures":
+        """`count` of them, chosen by chance."""
+        chosen = np.random.default_rng(seed).permutation(len(self))[:count]
+        return BoxedPictures(self.images[chosen], [self.objects[i] for i in chosen], self.names)
+
+
 def jpeg_archive(path: Path) -> Pictures:
     """An `.npz` of `jpeg` (all files' bytes), `offset` (N + 1), `label`, `names`."""
     if not path.is_file():

@@ -14,7 +14,7 @@ from . import resnet
 from .errors import Refused
 
 OPSET = 13
-INPUT, OUTPUT = "input", "logits"
+INPUT = "input"
 
 
 def as_convolution(skip: resnet.PadShortcut, channels: int) -> nn.Conv2d:
@@ -119,8 +119,8 @@ def with_weights(model: nn.Module, weights: Path | None) -> nn.Module:
     return model
 
 
-def export(model: nn.Module, size: tuple[int, int], classes: int, out: Path) -> Path:
-    """Writes `out` and compares it with `model` on random pictures."""
+def export(model: nn.Module, size: tuple[int, int], shape: tuple[int, ...], out: Path) -> Path:
+    """Writes `out` and compares it with `model` on random pictures. `shape`: of the output for one picture."""
     import onnxruntime
 
     model = model.eval()
@@ -130,18 +130,19 @@ def export(model: nn.Module, size: tuple[int, int], classes: int, out: Path) -> 
     out.parent.mkdir(parents=True, exist_ok=True)
     with torch.inference_mode():
         expected = model(x)
-    if tuple(expected.shape) != (1, classes):
-        raise Refused(f"the network gives {tuple(expected.shape)} for one picture, not (1, {classes})")
+    if tuple(expected.shape) != shape:
+        raise Refused(f"the network gives {tuple(expected.shape)} for one picture, not {shape}")
+    output = "logits" if len(shape) == 2 else "detections"
     with warnings.catch_warnings():
         # It warns of itself: the exporter that follows this one names nodes and pools otherwise; graphs here stay as they are
         # known. And of constants: what was written is compared with the network below.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model, (x,), str(out), opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], dynamo=False
+            model, (x,), str(out), opset_version=OPSET, input_names=[INPUT], output_names=[output], dynamo=False
         )
     graph = folded(out)
     norms = norms_to_convolutions(graph)
-    graph.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, [1, classes]))
+    graph.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, shape))
     onnx.save(graph, out)
     onnx.checker.check_model(graph, full_check=True)
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])

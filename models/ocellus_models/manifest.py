@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,11 @@ class About:
 class Tested:
     """How the accuracy in a manifest was measured."""
 
-    top1: float
+    measure: str
+    """`top1`, `ap50`"""
+    int8: float
     """Of the quantized network, 0 to 1."""
-    float_top1: float
+    float: float
     pictures: int
     on: str
 
@@ -50,9 +53,22 @@ def tolerance(model: Path, output: np.ndarray) -> float:
     """
     graph = onnx.load(model).graph
     values = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
-    last = next(n for n in graph.node if graph.output[0].name in n.output)
-    if last.op_type == "DequantizeLinear":
-        return 4.5 * float(values[last.input[1]])
+    makes = {o: n for n in graph.node for o in n.output}
+    steps, behind = [], [graph.output[0].name]
+    while behind:
+        node = makes.get(behind.pop())
+        if node is None:
+            continue
+        if node.op_type in {"Conv", "Gemm", "MatMul"}:
+            steps = []
+            break
+        if node.op_type == "DequantizeLinear":
+            steps.append(float(values[node.input[1]]))
+        else:
+            # What follows in float (sigmoids, concatenations) makes no step larger.
+            behind += node.input
+    if steps:
+        return 4.5 * max(steps)
     return 1e-3 * max(1.0, float(np.abs(output).max()))
 
 
@@ -85,11 +101,18 @@ def write(folder: Path, pictures: np.ndarray, about: About, tested: Tested) -> N
     picture, output, allowed = golden(model, pictures, about.normalize)
     Image.fromarray(picture).save(folder / GOLDEN, optimize=True)
     # A JSON string is a TOML string.
+    is_detector = tested.measure == "ap50"
+    tasks = ["detect"] if is_detector else ["classify", "embed"]
+    reads = '[detect]\nfamily = "yolox"' if is_detector else '[output]\nrole = "logits"'
+    numbers = ", ".join(f"{v:.6g}" for v in output)
+    if len(output) > 100:
+        # A detector's are thousands: each element is compared, within a tolerance that needs no more digits.
+        numbers = "\n" + textwrap.fill(", ".join(f"{v:.3g}" for v in output), 160) + "\n"
     resize = '"stretch"' if about.short_side is None else f"{{ short_side_crop = {{ short_side = {about.short_side} }} }}"
     (folder / "model.toml").write_text(f"""\
 id = {json.dumps(about.id)}
 sha256 = "{hashlib.sha256(model.read_bytes()).hexdigest()}"
-tasks = ["classify", "embed"]
+tasks = {json.dumps(tasks)}
 licence = {json.dumps(about.licence)}
 origin = {json.dumps(about.origin)}
 
@@ -101,17 +124,16 @@ mean = {list(about.normalize.mean)}
 std = {list(about.normalize.std)}
 resize = {resize}
 
-[output]
-role = "logits"
+{reads}
 
 [accuracy]
-top1 = {tested.top1:.4f}
-float_top1 = {tested.float_top1:.4f}
+{tested.measure} = {tested.int8:.4f}
+float_{tested.measure} = {tested.float:.4f}
 pictures = {tested.pictures}
 on = {json.dumps(tested.on)}
 
 [golden]
 image = "{GOLDEN}"
-output = [{", ".join(f"{v:.6g}" for v in output)}]
+output = [{numbers}]
 tolerance = {allowed:.4g}
 """)

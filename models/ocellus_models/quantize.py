@@ -17,7 +17,8 @@ from onnxruntime import quantization as ort_quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from tqdm import tqdm
 
-from .data import IMAGENET, Normalization, Pictures
+from . import boxes
+from .data import IMAGENET, BoxedPictures, Normalization, Pictures
 from .errors import Refused
 
 METHODS = {
@@ -92,6 +93,22 @@ def quantize(
     return out
 
 
+def tail(model: Path) -> tuple[str, ...]:
+    """The nodes behind the last convolutions: a detector's, which bring boxes and probabilities, of different ranges, together."""
+    graph = onnx.load(model).graph
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for n in graph.node:
+        for i in n.input:
+            readers.setdefault(i, []).append(n)
+    computes = {"Conv", "Gemm", "MatMul"}
+    leads: dict[str, bool] = {}
+    # In the order of the graph, so that who reads a tensor comes after who makes it.
+    for n in reversed(graph.node):
+        after = [r for o in n.output for r in readers.get(o, [])]
+        leads[n.name] = any(r.op_type in computes or leads[r.name] for r in after)
+    return tuple(n.name for n in graph.node if n.op_type not in computes and not leads[n.name])
+
+
 @dataclass
 class LayerError:
     """How far a layer's output in the quantized model is from the float one."""
@@ -157,3 +174,13 @@ def predictions(model: Path, pictures: Pictures, normalize: Normalization = IMAG
     name = s.get_inputs()[0].name
     bar = tqdm(feeds(name, pictures, normalize), total=len(pictures), desc=f"running {model.name}", disable=None, leave=False)
     return np.array([int(s.run(None, feed)[0][0].argmax()) for feed in bar])
+
+
+def detections(
+    model: Path, pictures: BoxedPictures, normalize: Normalization = IMAGENET, threshold: float = 0.01
+) -> list[np.ndarray]:
+    """What the model finds in each picture, as `boxes.found` gives it."""
+    s = session(model)
+    name, size = s.get_inputs()[0].name, pictures.images.shape[1:3]
+    bar = tqdm(feeds(name, pictures, normalize), total=len(pictures), desc=f"running {model.name}", disable=None, leave=False)
+    return [boxes.found(s.run(None, feed)[0][0], size, threshold) for feed in bar]

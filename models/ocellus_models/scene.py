@@ -11,12 +11,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .data import Pictures, fit
+from .data import BoxedPictures, Pictures, fit
 from .errors import Refused
 
 CLASSES = ["empty", "person", "car", "dog", "cat", "bird", "parcel"]
+OBJECTS = CLASSES[1:]
+"""What a detector names; where it finds nothing, the scene is empty."""
 ROOT = Path(__file__).resolve().parents[2]
-SIZE = (96, 96)
+SIZE, BOXED_SIZE = (96, 96), (128, 160)
+"""Height and width of the classifier's input, and of the detector's."""
 
 # A round of all classes is 540 frames; 11 shares no factor with a visit's 90.
 ROUND_FRAMES, STEP = 540, 11
@@ -55,10 +58,10 @@ def examples(width: int = 240, height: int = 180) -> list[np.ndarray]:
     return [found[name] for name in CLASSES if name in found]
 
 
-def draw(seeds: Seeds, width: int = 640, height: int = 480) -> Pictures:
-    """All labelled frames of these seeds, at the network's size; frames without a label are left out."""
+def draw(seeds: Seeds, size: tuple[int, int], width: int = 640, height: int = 480) -> tuple[np.ndarray, list[list[str]]]:
+    """Frames of these seeds at the network's size, and what is true of each: the fields of the renderer's line."""
     count = (seeds.end - seeds.first) * len(range(0, ROUND_FRAMES, STEP))
-    images = np.empty((count, *SIZE, 3), np.uint8)
+    images = np.empty((count, *size, 3), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         truth = Path(folder) / "truth.tsv"
         command = renderer() + [
@@ -74,21 +77,37 @@ def draw(seeds: Seeds, width: int = 640, height: int = 480) -> Pictures:
                 if len(frame) != width * height * 3:
                     process.kill()
                     raise Refused(f"the renderer stopped after {i} of {count} frames; try: {' '.join(command)}")
-                images[i] = fit(Image.frombytes("RGB", (width, height), frame), SIZE, None)
-        labels = [line.split("\t")[2] for line in truth.read_text().splitlines()]
+                images[i] = fit(Image.frombytes("RGB", (width, height), frame), size, None)
+        return images, [line.split("\t") for line in truth.read_text().splitlines()]
+
+
+def labelled(images: np.ndarray, truth: list[list[str]]) -> Pictures:
+    """With the class of each; frames without one are left out."""
+    labels = [line[2] for line in truth]
     known = np.array([label != "-" for label in labels])
     return Pictures(images[known], np.array([CLASSES.index(n) for n in labels if n != "-"], np.int64), CLASSES)
 
 
-def cached(folder: Path, name: str, seeds: Seeds) -> Pictures:
+def boxed(images: np.ndarray, truth: list[list[str]]) -> BoxedPictures:
+    """With the boxes of what is in each."""
+
+    def read(line: list[str]) -> list[list[float]]:
+        objects = [field.split(" ") for field in line[3:]]
+        return [[OBJECTS.index(name), *map(float, corners)] for name, *corners in objects]
+
+    objects = [np.array(read(line), np.float32).reshape(-1, 5) for line in truth]
+    return BoxedPictures(images, objects, OBJECTS)
+
+
+def cached(folder: Path, name: str, seeds: Seeds, size: tuple[int, int]) -> tuple[np.ndarray, list[list[str]]]:
     """`draw`, kept in `folder` for the next step. Remove the folder when the renderer has changed."""
-    path = folder / f"{name}-{seeds.first}-{seeds.end}.npz"
+    path = folder / f"{name}-{seeds.first}-{seeds.end}-{size[1]}x{size[0]}.npz"
     if path.exists():
         with np.load(path) as z:
-            return Pictures(z["images"], z["labels"], CLASSES)
-    pictures = draw(seeds)
+            return z["images"], [line.split("\t") for line in z["truth"].tolist()]
+    images, truth = draw(seeds, size)
     folder.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, images=pictures.images, labels=pictures.labels)
+    np.savez(partial, images=images, truth=np.array(["\t".join(line) for line in truth]))
     partial.replace(path)
-    return pictures
+    return images, truth

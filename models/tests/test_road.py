@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 from ocellus_models import __main__ as cli
-from ocellus_models import bundle, card, data, export, manifest, quantize, resnet, train
+from ocellus_models import boxes, bundle, card, data, detector, export, manifest, quantize, resnet, train
 from ocellus_models.errors import Refused
 from PIL import Image
 
@@ -104,7 +104,7 @@ def test_every_depth_is_exported_quantized_and_runs_in_ocellus(depth, preact, tm
     cfg = small(depth, preact)
     model = settled(resnet.ResNet(cfg), cfg.input_size)
     pictures = noise(16, cfg.input_size)
-    float_path = export.export(model, cfg.input_size, cfg.classes, tmp_path / "float.onnx")
+    float_path = export.export(model, cfg.input_size, (1, cfg.classes), tmp_path / "float.onnx")
     assert "BatchNormalization" not in {n.op_type for n in onnx.load(float_path).graph.node}
     int_path = quantize.quantize(float_path, pictures, tmp_path / "int8.onnx")
     inputs = [data.IMAGENET(pictures.images[i : i + 1]) for i in range(len(pictures))]
@@ -139,7 +139,7 @@ def test_shortcuts_without_parameters_become_convolutions(tmp_path):
     skip = resnet.PadShortcut(16, 32, 2)
     x = torch.randn(2, 16, 8, 8)
     assert torch.equal(skip(x), export.as_convolution(skip, 16)(x))
-    path = export.export(settled(resnet.ResNet(resnet.cifar(8)), (32, 32)), (32, 32), 10, tmp_path / "m.onnx")
+    path = export.export(settled(resnet.ResNet(resnet.cifar(8)), (32, 32)), (32, 32), (1, 10), tmp_path / "m.onnx")
     assert {n.op_type for n in onnx.load(path).graph.node} == {"Conv", "Relu", "Add", "GlobalAveragePool", "Flatten", "Gemm"}
     # Stem 3·16·9·32²; 2 blocks of 16·16·9 at 32², 32·32·9 at 16² less its narrow first, 64·64·9 at 8² likewise.
     macs, parameters = card.cost(path)
@@ -152,7 +152,7 @@ def test_shortcuts_without_parameters_become_convolutions(tmp_path):
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
 def test_calibration_and_the_layers_that_lose_most(method, tmp_path):
     cfg = resnet.Config([1, 1], [8, 16], 4, stem="half", input_size=(32, 32))
-    path = export.export(settled(resnet.ResNet(cfg), (32, 32)), (32, 32), 4, tmp_path / "float.onnx")
+    path = export.export(settled(resnet.ResNet(cfg), (32, 32)), (32, 32), (1, 4), tmp_path / "float.onnx")
     pictures = noise(24, (32, 32))
     int8 = quantize.quantize(path, pictures, tmp_path / "int8.onnx", method)
     errors = quantize.layer_errors(path, int8, pictures.sample(4, seed=1))
@@ -175,7 +175,7 @@ def test_torchvision(arch, tmp_path):
 
     original = settled(torchvision.models.get_model(arch, weights=None, num_classes=4), (64, 64))
     torch.save({"state_dict": {f"module.{k}": v for k, v in original.state_dict().items()}}, weights)
-    path = export.export(export.torchvision_model(arch, 4, weights), (64, 64), 4, tmp_path / "m.onnx")
+    path = export.export(export.torchvision_model(arch, 4, weights), (64, 64), (1, 4), tmp_path / "m.onnx")
     x = data.IMAGENET(noise(1, (64, 64)).images)
     with torch.inference_mode():
         assert np.allclose(original(torch.from_numpy(x)).numpy(), run(path, x), atol=1e-3)
@@ -189,7 +189,7 @@ def test_torchvision(arch, tmp_path):
 def test_timm(arch, tmp_path):
     module("timm")
     model = settled(export.timm_model(arch, 4, None), (64, 64))
-    path = export.export(model, (64, 64), 4, tmp_path / "m.onnx")
+    path = export.export(model, (64, 64), (1, 4), tmp_path / "m.onnx")
     assert run(path, data.IMAGENET(noise(1, (64, 64)).images)).shape == (1, 4)
 
 
@@ -298,6 +298,70 @@ def test_the_commands_on_a_folder_of_pictures(tmp_path, capsys, monkeypatch):
     Path("labels").write_text("class0\nclass1\n")
     assert cli.main([*command.split(), "--labels", "labels"]) == 1
     assert "is no class of the labels" in capsys.readouterr().err
+
+
+def squares(count: int, seed: int) -> data.BoxedPictures:
+    """Red or blue squares on noise, one, two or none in each picture."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(90, 130, (count, 64, 96, 3)).astype(np.uint8)
+    objects = []
+    for i in range(count):
+        own = []
+        for left in rng.permutation([0, 48])[: rng.integers(0, 3)]:
+            kind, side = rng.integers(2), rng.integers(16, 40)
+            x, y = left + rng.integers(0, 48 - side), rng.integers(0, 64 - side)
+            images[i, y : y + side, x : x + side] = [(220, 40, 40), (40, 40, 220)][kind]
+            own.append([kind, x / 96, y / 64, (x + side) / 96, (y + side) / 64])
+        objects.append(np.array(own, np.float32).reshape(-1, 5))
+    return data.BoxedPictures(images, objects, ["red", "blue"])
+
+
+def test_a_small_detector_learns_and_runs_in_ocellus(tmp_path):
+    backbone = resnet.Config([1, 1, 1, 1], [8, 8, 16, 16], 2, stem="half", input_size=(64, 96))
+    recipe = train.Recipe(epochs=12, batch=16, peak_rate=0.02, crop_padding=2)
+    training, test = squares(320, seed=1), squares(60, seed=2)
+    checkpoint = train.train(detector.Config(backbone, 16), recipe, training, test, tmp_path / "run")
+    assert cli.main(["export", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "float.onnx")]) == 0
+    float_path, int_path = tmp_path / "float.onnx", tmp_path / "int8.onnx"
+    kept = quantize.tail(float_path)
+    assert any("Sigmoid" in n for n in kept) and not any("Conv" in n for n in kept)
+    quantize.quantize(float_path, training.sample(32, seed=3), int_path, keep_float=kept)
+    found = quantize.detections(int_path, test)
+    areas, counts = boxes.average_precision(found, test.objects, 2)
+    assert areas.mean() > 0.9 and counts.sum() == sum(map(len, test.objects))
+    about = manifest.About("squares", "MIT", "drawn", data.IMAGENET, None)
+    facts = dict.fromkeys(["widths", "width", "training", "test_seeds", "epochs", "batch", "peak_rate", "minutes"], "0")
+    facts["tested_on"] = "squares"
+    bundle.bundle_detector(tmp_path / "squares", float_path, int_path, test, about, "scene_boxes.md", facts, test.images[:8])
+    checked = ocellus("check", "--offline", "--model", tmp_path / "squares")
+    assert checked.returncode == 0 and "golden output reproduced" in checked.stdout, checked.stdout + checked.stderr
+    files = []
+    for i, picture in enumerate(test.images[:20]):
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(picture).save(files[-1])
+    said = ocellus("detect", "--json", "--threshold", "0.3", "--model", tmp_path / "squares", *files)
+    assert said.returncode == 0, said.stderr
+    lines = [json.loads(line) for line in said.stdout.splitlines()]
+    ours = [[[d["score"], d["index"], *d["box"]] for d in line["detections"]] for line in lines]
+    ours = [np.array(o).reshape(-1, 6) for o in ours]
+    areas, _ = boxes.average_precision(ours, test.objects[:20], 2)
+    theirs, _ = boxes.average_precision([f[f[:, 0] >= 0.3] for f in found[:20]], test.objects[:20], 2)
+    assert np.abs(areas - theirs).max() < 0.1 and areas.mean() > 0.8
+
+
+def test_precision_and_suppression_by_hand():
+    size, classes = (64, 96), 2
+    output = np.zeros((len(boxes.cells(size)), 5 + classes), np.float32)
+    # Cells 40 and 41 of stride 8: (4, 3) and (5, 3). Two pixels apart, 32 pixels wide: one hides the other.
+    output[40] = [0.5, 0.5, np.log(4), np.log(4), 0.9, 1, 0]
+    output[41] = [-0.25, 0.5, np.log(4), np.log(4), 0.8, 1, 0]
+    (one,) = boxes.found(output, size, 0.1)
+    assert np.allclose(one, [0.9, 0, 20 / 96, 12 / 64, 52 / 96, 44 / 64], atol=1e-6)
+    truth = [np.array([[0, *one[2:]]]), np.array([[0, 0, 0, 0.5, 0.5]])]
+    # Found, then something wrong, then the other's: precision 1 up to half of the recall, 2/3 beyond.
+    said = [np.array([one]), np.array([[0.5, 0, 0.5, 0.5, 1, 1], [0.4, 0, 0, 0, 0.5, 0.5]])]
+    areas, counts = boxes.average_precision(said, truth, classes)
+    assert counts.tolist() == [2, 0] and np.isclose(areas[0], 0.5 + 0.5 * 2 / 3)
 
 
 @pytest.mark.parametrize(

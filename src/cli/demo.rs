@@ -1,6 +1,6 @@
 //! `ocellus demo`: everything at work, with nothing to set up.
 //!
-//! The embedded broker, the synthetic camera and the model that ships run in this process; the lines that are shown
+//! The embedded broker, the synthetic camera and the detector that ships run in this process; the lines that are shown
 //! are messages that came back from the broker.
 
 use std::io::Write;
@@ -15,9 +15,11 @@ use serde::Deserialize;
 use super::{run::load_models, run::stop_after, setup::shipped_model, summary};
 use crate::broker::{Broker, BrokerSettings};
 use crate::config::{CameraConfig, Config, DeviceConfig, ModelConfig, Plan};
+use crate::observe::zones::{LineSettings, ZoneSettings};
 use crate::pipeline::{self, Parts};
 use crate::publish::mqtt::{self, MqttSettings};
 use crate::shutdown::Shutdown;
+use crate::task::detect::{DetectSettings, is_right};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -35,6 +37,7 @@ pub(super) struct Args {
     port: Option<u16>,
 }
 
+const DETECTOR: &str = "scene-detect10-int8";
 const DEVICE: &str = "demo";
 const CAMERA: &str = "scene";
 
@@ -100,10 +103,26 @@ fn plan(args: &Args, broker: SocketAddr) -> anyhow::Result<Plan> {
             id: Some(CAMERA.into()),
             source: Some(format!("scene:{}", args.seed)),
             fps: Some(args.fps),
+            zone: vec![ZoneSettings {
+                id: "middle".into(),
+                polygon: vec![[0.3, 0.3], [0.7, 0.3], [0.7, 1.0], [0.3, 1.0]],
+                dwell_s: 3.0,
+                ..ZoneSettings::default()
+            }],
+            line: vec![LineSettings {
+                id: "line".into(),
+                from: Some([0.5, 1.0]),
+                to: Some([0.5, 0.0]),
+                ..LineSettings::default()
+            }],
             ..CameraConfig::default()
         }],
         model: vec![ModelConfig {
-            path: Some(shipped_model()?),
+            path: Some(shipped_model(DETECTOR)?),
+            detect: DetectSettings {
+                threshold: 0.5,
+                ..DetectSettings::default()
+            },
             ..ModelConfig::default()
         }],
         // Every result is to be seen.
@@ -121,6 +140,7 @@ fn plan(args: &Args, broker: SocketAddr) -> anyhow::Result<Plan> {
     // What was kept of a real installation is not the demo's.
     Ok(Plan {
         state_dir: None,
+        spool_dir: None,
         ..plan
     })
 }
@@ -209,7 +229,7 @@ struct Message {
     seq: u64,
     ts: String,
     timing_ms: Timing,
-    results: Vec<Seen>,
+    detections: Vec<Found>,
     truth: Option<Truth>,
 }
 
@@ -220,46 +240,53 @@ struct Timing {
 }
 
 #[derive(Deserialize)]
-struct Seen {
+struct Found {
     label: String,
     score: f64,
+    #[serde(rename = "box")]
+    corners: [f32; 4],
+    track: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct Truth {
     /// None while an object comes or goes: then nothing is right or wrong.
     label: Option<String>,
+    objects: Vec<There>,
 }
 
-/// The parts of an `event` that a line shows.
 #[derive(Deserialize)]
-struct Change {
+struct There {
+    label: String,
+    #[serde(rename = "box")]
+    corners: [f32; 4],
+}
+
+/// The parts of a `track` or `zone` event that a line shows.
+#[derive(Deserialize)]
+struct Event {
     event_type: String,
-    from: Option<String>,
-    to: Option<String>,
+    track: u64,
+    label: String,
+    place: Option<String>,
+    direction: Option<String>,
+    lasted_ms: Option<f64>,
 }
 
 /// Prints one message as a line; whether it was a result.
 fn show(topic: &str, payload: &[u8]) -> bool {
     let mut out = std::io::stdout().lock();
     match topic.rsplit('/').next() {
-        Some("classification") => match serde_json::from_slice::<Message>(payload) {
+        Some("detections") => match serde_json::from_slice::<Message>(payload) {
             Ok(m) => writeln!(out, "{}", line(&m)).is_ok(),
             Err(e) => {
                 tracing::warn!("{topic}: not as expected: {e}");
                 false
             }
         },
-        Some("event") => {
-            if let Ok(change) = serde_json::from_slice::<Change>(payload) {
-                let name = |label: &Option<String>| label.clone().unwrap_or_else(|| "–".into());
-                let _ = writeln!(
-                    out,
-                    "              event  {}: {} → {}",
-                    change.event_type,
-                    name(&change.from),
-                    name(&change.to)
-                );
+        Some("track" | "zone") => {
+            if let Some(text) = serde_json::from_slice(payload).ok().and_then(told) {
+                let _ = writeln!(out, "              event  {text}");
             }
             false
         }
@@ -267,20 +294,60 @@ fn show(topic: &str, payload: &[u8]) -> bool {
     }
 }
 
+/// What happened, in words; movements are too many to be told.
+fn told(event: Event) -> Option<String> {
+    let Event { label, track, .. } = event;
+    let who = format!("{label} {track}");
+    let place = event.place.unwrap_or_default();
+    let seconds = event.lasted_ms.unwrap_or_default() / 1e3;
+    Some(match event.event_type.as_str() {
+        "new" => format!("{who} came"),
+        "end" => format!("{who} went after {seconds:.1} s"),
+        "enter" => format!("{who} entered the {place}"),
+        "leave" => format!("{who} left the {place} after {seconds:.1} s"),
+        "dwell" => format!("{who} stays in the {place}"),
+        "cross" => {
+            let direction = event.direction.unwrap_or_default();
+            format!("{who} crossed the {place} to the {direction}")
+        }
+        _ => return None,
+    })
+}
+
 fn line(m: &Message) -> String {
     let time =
         m.ts.split_once('T')
             .map_or(m.ts.as_str(), |(_, t)| t.trim_end_matches('Z'));
-    let best = m.results.first();
-    let sees = best.map_or("–", |b| b.label.as_str());
-    let score = best.map_or(0.0, |b| 100.0 * b.score);
-    let truth = match m.truth.as_ref().and_then(|t| t.label.as_ref()) {
-        Some(truth) if best.is_some_and(|b| b.label == *truth) => "right".to_string(),
-        Some(truth) => format!("WRONG: {truth}"),
-        None => "(half in view)".into(),
+    let found = |f: &Found| {
+        let track = f.track.map(|t| t.to_string()).unwrap_or_default();
+        let [x0, y0, x1, y1] = f.corners.map(|c| 100.0 * c);
+        format!(
+            "{:<6} {track:<3} {:>3.0} %  {x0:>3.0},{y0:>3.0} to {x1:>3.0},{y1:>3.0}",
+            f.label,
+            100.0 * f.score
+        )
+    };
+    let all: Vec<String> = m.detections.iter().map(found).collect();
+    let sees = match all.is_empty() {
+        true => "–".to_string(),
+        false => all.join(" and "),
+    };
+    let truth = match &m.truth {
+        Some(Truth {
+            label: Some(label),
+            objects,
+        }) => {
+            let there = objects.iter().map(|o| (&*o.label, o.corners.into()));
+            let found = m.detections.iter();
+            match is_right(found.map(|f| (&*f.label, f.corners.into())), there) {
+                true => "right".to_string(),
+                false => format!("WRONG: {label}"),
+            }
+        }
+        _ => "(half in view)".into(),
     };
     format!(
-        "{time}  #{:<5} {sees:<10} {score:>5.1} %  {truth:<16} inferred in {:.1} ms, {:.1} ms after capture",
+        "{time}  #{:<5} {sees:<36} {truth:<14} inferred in {:.1} ms, {:.1} ms after capture",
         m.seq, m.timing_ms.infer, m.timing_ms.age
     )
 }

@@ -14,6 +14,9 @@ use crate::task::detect::Family;
 /// The file that is read when none is named.
 const DEFAULT_CONFIG: &str = "/etc/ocellus/ocellus.toml";
 
+/// What a command classifies with if no model is named.
+pub(super) const CLASSIFIER: &str = "scene-resnet10-int8";
+
 /// Flags that make, or change, a configuration.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct ConfigArgs {
@@ -152,7 +155,7 @@ pub(super) fn single_model(
 ) -> anyhow::Result<Model> {
     let path = match &args.model {
         Some(path) => store::find(path),
-        None => shipped_model()?,
+        None => shipped_model(CLASSIFIER)?,
     };
     let options = LoadOptions {
         labels: args.labels.clone(),
@@ -195,9 +198,8 @@ pub(super) fn check_flags(problems: Vec<(&'static str, String)>) -> Result<(), C
     }
 }
 
-/// The model that ships: beside the sources, or where a package puts it.
-pub(super) fn shipped_model() -> anyhow::Result<PathBuf> {
-    let name = "scene-resnet10-int8";
+/// A model that ships: beside the sources, or where a package puts it.
+pub(super) fn shipped_model(name: &str) -> anyhow::Result<PathBuf> {
     let places = store::directories();
     let found = places.iter().map(|p| p.join(name)).find(|p| p.is_dir());
     found.ok_or_else(|| {

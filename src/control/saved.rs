@@ -3,8 +3,7 @@
 //! Always holds: the file is the old one or the new one, never half of one; a file that cannot be read is set aside and said.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::setting;
 use crate::controls::Controls;
-use crate::replace::replace;
+use crate::replace::{read_or_set_aside, replace};
 
 const FILE: &str = "settings.json";
 const MAX_BYTES: u64 = 256 << 10;
@@ -27,30 +26,7 @@ pub struct SavedSettings {
 impl SavedSettings {
     /// Reads them from the state directory; nothing saved, or nothing legible: none.
     pub fn load(state_dir: &Path) -> Self {
-        let path = state_dir.join(FILE);
-        let read = || -> io::Result<Self> {
-            let mut text = String::new();
-            File::open(&path)?
-                .take(MAX_BYTES)
-                .read_to_string(&mut text)?;
-            Ok(serde_json::from_str(&text)?)
-        };
-        match read() {
-            Ok(saved) => saved,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Self::default(),
-            Err(e) => {
-                let aside = state_dir.join("settings.json.bad");
-                let moved = match fs::rename(&path, &aside) {
-                    Ok(()) => format!("set aside as {}", aside.display()),
-                    Err(e) => format!("and not set aside: {e}"),
-                };
-                tracing::warn!(
-                    "{} cannot be read ({e}), {moved}; the configuration holds",
-                    path.display()
-                );
-                Self::default()
-            }
-        }
+        read_or_set_aside(state_dir, FILE, MAX_BYTES)
     }
 
     /// Puts them over what the configuration says. What does not fit any more is said and left out.
@@ -81,6 +57,8 @@ impl SavedSettings {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::controls::CameraSettings;
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::sequence::Sequence;
 use super::track::{TrackChange, TrackEvent, TrackSettings, Tracker};
 use super::zones::{Counts, ZoneEvent, Zones};
 use crate::task::detect::Detection;
@@ -34,10 +35,10 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// With the camera's zones and lines, if this model's detections count there.
-    pub fn new(settings: TrackSettings, zones: Option<Zones>) -> Self {
+    /// With the camera's zones and lines, if this model's detections count there; tracks get their numbers from `numbers`.
+    pub fn new(settings: TrackSettings, numbers: Sequence, zones: Option<Zones>) -> Self {
         Self {
-            tracker: Tracker::new(settings),
+            tracker: Tracker::new(settings, numbers),
             zones,
             told: None,
         }
@@ -52,6 +53,23 @@ impl Follower {
             };
         }
         let (ids, tracks) = self.tracker.update(at, detections);
+        self.count(at, ids, tracks)
+    }
+
+    /// When the newest frame was captured that was taken.
+    pub fn last(&self) -> Option<Instant> {
+        self.tracker.last()
+    }
+
+    /// Ends every track, as of the newest frame: nothing more will come. `None` where nothing was followed.
+    pub fn finish(&mut self) -> Option<Followed> {
+        let at = self.tracker.last()?;
+        let ends = self.tracker.finish();
+        (!ends.is_empty()).then(|| self.count(at, Vec::new(), ends))
+    }
+
+    /// What the tracks' changes mean in zones and at lines.
+    fn count(&mut self, at: Instant, ids: Vec<Option<u64>>, tracks: Vec<TrackEvent>) -> Followed {
         let mut followed = Followed {
             ids,
             tracks,

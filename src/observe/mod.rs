@@ -5,12 +5,14 @@
 mod follow;
 pub mod sequence;
 mod smoothing;
+mod tally;
 pub mod track;
 pub mod zones;
 
 pub use follow::{Followed, Follower};
-pub use sequence::Sequences;
+pub use sequence::{Sequence, Sequences};
 pub use smoothing::{Smoother, SmoothingSettings};
+pub use tally::Tally;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,6 @@
-//! `seq`: the numbers of a camera's observations, which never start again.
+//! Numbers that never start again: `seq` of a camera's observations, and those of tracks.
 //!
-//! In: a directory. Out: numbers, on the `infer-<n>` threads, without waiting for a disk. Always holds: no number is given
+//! In: a directory and the name of a file there. Out: numbers, on the `infer-<n>` threads, without waiting for a disk. Always holds: no number is given
 //! twice by two lives of the program, unless there is no directory or it cannot be written *and* the clock went back.
 //!
 //! Numbers are reserved in blocks of [`BLOCK`], on a thread of its own, long before they are used up: one small file is
@@ -15,14 +15,42 @@ use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::frame::CameraId;
 use crate::replace::replace;
 
 /// Numbers reserved at a time.
 pub const BLOCK: u64 = 10_000;
-const FILE: &str = "seq.json";
+/// Where the numbers of observations are kept, by camera.
+pub const OBSERVATIONS: &str = "seq.json";
+/// Where the numbers of tracks are kept, by camera and model.
+pub const TRACKS: &str = "tracks.json";
 
-/// Numbers of all cameras; clones share them.
+/// One sequence of numbers.
+#[derive(Debug, Clone)]
+pub struct Sequence {
+    of: Sequences,
+    index: usize,
+}
+
+impl Sequence {
+    /// One of its own, that begins at 1 and is kept nowhere.
+    pub fn new() -> Self {
+        let of = Sequences::open(None, TRACKS, ["".into()], SystemTime::UNIX_EPOCH);
+        Self { of, index: 0 }
+    }
+
+    /// The next number. Never blocks.
+    pub fn next(&self) -> u64 {
+        self.of.next(self.index)
+    }
+}
+
+impl Default for Sequence {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Several sequences in one file; clones share them.
 #[derive(Debug, Clone)]
 pub struct Sequences {
     shared: Arc<Shared>,
@@ -33,14 +61,15 @@ pub struct Sequences {
 #[derive(Debug)]
 struct Shared {
     directory: Option<PathBuf>,
-    cameras: Vec<Camera>,
-    /// Of cameras that are not there now, so that they go on when they come back.
+    file: &'static str,
+    rows: Vec<Row>,
+    /// Those that are not there now, so that they go on when they come back.
     others: BTreeMap<String, u64>,
 }
 
 #[derive(Debug)]
-struct Camera {
-    id: CameraId,
+struct Row {
+    name: Arc<str>,
     last: AtomicU64,
     /// Numbers up to this one are this life's.
     reserved: AtomicU64,
@@ -51,7 +80,8 @@ impl Sequences {
     /// read or written it begins at the milliseconds since 1970: more than any count of frames.
     pub fn open(
         directory: Option<&Path>,
-        cameras: impl IntoIterator<Item = CameraId>,
+        file: &'static str,
+        names: impl IntoIterator<Item = Arc<str>>,
         now: SystemTime,
     ) -> Self {
         let from_clock = || {
@@ -61,29 +91,30 @@ impl Sequences {
         let mut others = BTreeMap::new();
         let mut floor = 0;
         if let Some(directory) = directory {
-            match read(&directory.join(FILE)) {
+            match read(&directory.join(file)) {
                 Ok(numbers) => others = numbers,
                 Err(why) => {
                     floor = from_clock();
                     tracing::error!(
-                        "{}: {why}; observations are numbered from {}",
-                        directory.join(FILE).display(),
+                        "{}: {why}; numbers go on from {}",
+                        directory.join(file).display(),
                         floor + 1
                     );
                 }
             }
         }
-        let cameras = cameras.into_iter().map(|id| {
-            let last = others.remove(&*id).unwrap_or(0).max(floor);
-            Camera {
-                id,
+        let rows = names.into_iter().map(|name| {
+            let last = others.remove(&*name).unwrap_or(0).max(floor);
+            Row {
+                name,
                 last: last.into(),
                 reserved: last.into(),
             }
         });
         let shared = Arc::new(Shared {
             directory: directory.map(Path::to_path_buf),
-            cameras: cameras.collect(),
+            file,
+            rows: rows.collect(),
             others,
         });
         let Some(directory) = directory else {
@@ -93,12 +124,12 @@ impl Sequences {
             // The next life would read the same numbers again.
             let floor = from_clock();
             tracing::error!(
-                "{}: {e}; observations are numbered from {}",
-                directory.join(FILE).display(),
+                "{}: {e}; numbers go on from {}",
+                directory.join(file).display(),
                 floor + 1
             );
-            for c in &shared.cameras {
-                c.last.fetch_max(floor, Relaxed);
+            for row in &shared.rows {
+                row.last.fetch_max(floor, Relaxed);
             }
         }
         let (wake, rx) = bounded(1);
@@ -115,24 +146,31 @@ impl Sequences {
         }
     }
 
-    /// The next number of a camera, given by its index. Never blocks.
-    pub fn next(&self, camera: usize) -> u64 {
-        let c = &self.shared.cameras[camera];
-        let seq = c.last.fetch_add(1, Relaxed) + 1;
+    /// One of them, by its place among the names.
+    pub fn of(&self, index: usize) -> Sequence {
+        Sequence {
+            of: self.clone(),
+            index,
+        }
+    }
+
+    fn next(&self, index: usize) -> u64 {
+        let row = &self.shared.rows[index];
+        let number = row.last.fetch_add(1, Relaxed) + 1;
         if let Some(wake) = &self.wake
-            && seq + BLOCK / 2 > c.reserved.load(Relaxed)
+            && number + BLOCK / 2 > row.reserved.load(Relaxed)
         {
             let _ = wake.try_send(());
         }
-        seq
+        number
     }
 
     /// At a clean stop: the next life goes on with the next number.
     pub fn close(&self) {
         if let Some(directory) = &self.shared.directory {
-            let exact = |c: &Camera| c.last.load(Relaxed);
-            if let Err(e) = write(directory, &self.shared.numbers(exact)) {
-                tracing::warn!("{}: {e}", directory.join(FILE).display());
+            let exact = |row: &Row| row.last.load(Relaxed);
+            if let Err(e) = self.shared.write(directory, &self.shared.numbers(exact)) {
+                tracing::warn!("{}: {e}", directory.join(self.shared.file).display());
             }
         }
     }
@@ -145,7 +183,8 @@ fn keep(shared: &Shared, wake: &Receiver<()>) {
             Ok(()) => failed = false,
             Err(e) if !failed => {
                 failed = true;
-                tracing::error!("cannot reserve numbers of observations: {e}; going on without");
+                let file = shared.file;
+                tracing::error!("cannot reserve numbers in {file}: {e}; going on without");
             }
             Err(_) => {}
         }
@@ -161,18 +200,22 @@ impl Shared {
         let Some(directory) = &self.directory else {
             return Ok(());
         };
-        let numbers = self.numbers(|c| (c.last.load(Relaxed) / BLOCK + 2) * BLOCK);
-        write(directory, &numbers)?;
-        for c in &self.cameras {
-            c.reserved.store(numbers[&*c.id], Relaxed);
+        let numbers = self.numbers(|row| (row.last.load(Relaxed) / BLOCK + 2) * BLOCK);
+        self.write(directory, &numbers)?;
+        for row in &self.rows {
+            row.reserved.store(numbers[&*row.name], Relaxed);
         }
         Ok(())
     }
 
-    fn numbers(&self, of: impl Fn(&Camera) -> u64) -> BTreeMap<String, u64> {
+    fn numbers(&self, of: impl Fn(&Row) -> u64) -> BTreeMap<String, u64> {
         let mut numbers = self.others.clone();
-        numbers.extend(self.cameras.iter().map(|c| (c.id.to_string(), of(c))));
+        numbers.extend(self.rows.iter().map(|row| (row.name.to_string(), of(row))));
         numbers
+    }
+
+    fn write(&self, directory: &Path, numbers: &BTreeMap<String, u64>) -> std::io::Result<()> {
+        replace(directory, self.file, &serde_json::to_vec(numbers)?)
     }
 }
 
@@ -185,17 +228,13 @@ fn read(path: &Path) -> Result<BTreeMap<String, u64>, String> {
     }
 }
 
-fn write(directory: &Path, numbers: &BTreeMap<String, u64>) -> std::io::Result<()> {
-    replace(directory, FILE, &serde_json::to_vec(numbers)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn open(dir: &Path, cameras: &[&str]) -> Sequences {
-        let cameras = cameras.iter().map(|c| CameraId::from(*c));
-        Sequences::open(Some(dir), cameras, SystemTime::now())
+        let cameras = cameras.iter().map(|c| Arc::from(*c));
+        Sequences::open(Some(dir), OBSERVATIONS, cameras, SystemTime::now())
     }
 
     #[test]
@@ -224,7 +263,7 @@ mod tests {
                 assert!(seq > last, "life {life}, number {n}");
                 last = seq;
                 // As slow as the slowest disk that is still fast enough.
-                let c = &s.shared.cameras[0];
+                let c = &s.shared.rows[0];
                 let start = std::time::Instant::now();
                 while seq + BLOCK / 4 > c.reserved.load(Relaxed) {
                     assert!(start.elapsed().as_secs() < 120, "nothing was reserved");
@@ -237,12 +276,12 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_or_written_is_overtaken_by_the_clock() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(FILE), "{").unwrap();
+        std::fs::write(dir.path().join(OBSERVATIONS), "{").unwrap();
         let first = open(dir.path(), &["a"]).next(0);
         assert!(first > 1_700_000_000_000, "{first}");
         let nowhere = open(Path::new("/proc/no-such-directory"), &["a"]).next(0);
         assert!(nowhere >= first);
-        let none = Sequences::open(None, ["a".into()], SystemTime::now());
+        let none = Sequences::open(None, OBSERVATIONS, ["a".into()], SystemTime::now());
         assert_eq!(none.next(0), 1);
     }
 }

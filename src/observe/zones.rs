@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::track::Seen;
 use crate::frame::mask::{check_polygon, winds_around};
@@ -155,17 +155,30 @@ pub struct ZoneEvent {
 /// Things by class.
 pub type ByClass = BTreeMap<Arc<str>, u64>;
 
-/// What was counted since the start.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What was counted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
+    /// When counting began: it goes on over restarts where there is a directory to keep it in.
+    pub since: SystemTime,
     /// By zone.
     pub zones: BTreeMap<Arc<str>, ZoneCounts>,
     /// By line.
     pub lines: BTreeMap<Arc<str>, LineCounts>,
 }
 
+impl Counts {
+    /// Nothing counted yet.
+    pub fn since(since: SystemTime) -> Self {
+        Self {
+            since,
+            zones: BTreeMap::new(),
+            lines: BTreeMap::new(),
+        }
+    }
+}
+
 /// Of a zone.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ZoneCounts {
     /// In it now.
     pub now: ByClass,
@@ -176,7 +189,7 @@ pub struct ZoneCounts {
 }
 
 /// Of a line.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LineCounts {
     /// Went over to the left.
     pub left: ByClass,
@@ -212,21 +225,26 @@ struct Stay {
 }
 
 impl Zones {
-    /// Nobody is anywhere; `None` without zones and lines.
-    pub fn new(zones: &[ZoneSettings], lines: &[LineSettings]) -> Option<Self> {
+    /// Nobody is anywhere; `None` without zones and lines. `before`: what was counted up to now, from which the zones and
+    /// lines that are still there go on; whoever was in a zone when that ended has left it.
+    pub fn new(zones: &[ZoneSettings], lines: &[LineSettings], before: Counts) -> Option<Self> {
         if zones.is_empty() && lines.is_empty() {
             return None;
         }
-        let counts = Counts {
-            zones: zones
-                .iter()
-                .map(|z| (z.id.as_str().into(), ZoneCounts::default()))
-                .collect(),
-            lines: lines
-                .iter()
-                .map(|l| (l.id.as_str().into(), LineCounts::default()))
-                .collect(),
-        };
+        let mut counts = Counts::since(before.since);
+        for z in zones {
+            let id: Arc<str> = z.id.as_str().into();
+            let mut own = before.zones.get(&id).cloned().unwrap_or_default();
+            for (label, n) in std::mem::take(&mut own.now) {
+                *own.left.entry(label).or_default() += n;
+            }
+            counts.zones.insert(id, own);
+        }
+        for l in lines {
+            let id: Arc<str> = l.id.as_str().into();
+            let own = before.lines.get(&id).cloned().unwrap_or_default();
+            counts.lines.insert(id, own);
+        }
         Some(Self {
             zones: zones.to_vec(),
             lines: lines.to_vec(),
@@ -435,6 +453,10 @@ mod tests {
         }
     }
 
+    fn watch(zones: &[ZoneSettings], lines: &[LineSettings]) -> Zones {
+        Zones::new(zones, lines, Counts::since(SystemTime::UNIX_EPOCH)).unwrap()
+    }
+
     /// A thing with its anchors at `x`, `y`, one frame after the other; `None`: its track has ended.
     fn play(zones: &mut Zones, label: &str, way: &[Option<(f32, f32)>]) -> Vec<ZoneEvent> {
         let (label, start): (Arc<str>, _) = (label.into(), Instant::now());
@@ -476,7 +498,7 @@ mod tests {
     #[test]
     fn into_a_zone_and_out_of_it() {
         use ZoneChange::*;
-        let mut zones = Zones::new(&[zone(&[])], &[]).unwrap();
+        let mut zones = watch(&[zone(&[])], &[]);
         let mut way = steps((0.1, 0.5), (0.9, 0.5), 20);
         let events = play(&mut zones, "person", &way);
         // Inside from 0.42 to 0.58: five looks; the second one counts.
@@ -498,7 +520,7 @@ mod tests {
 
     #[test]
     fn jitter_on_an_edge_and_other_classes_are_no_events() {
-        let mut zones = Zones::new(&[zone(&[])], &[line()]).unwrap();
+        let mut zones = watch(&[zone(&[])], &[line()]);
         let way: Vec<_> = (0..40)
             .map(|n| Some((0.4 + if n % 2 == 0 { 0.005 } else { -0.005 }, 0.5)))
             .collect();
@@ -507,7 +529,7 @@ mod tests {
             .map(|n| Some((0.5 + if n % 2 == 0 { 0.008 } else { -0.008 }, 0.8)))
             .collect();
         assert_eq!(play(&mut zones, "person", &way), []);
-        let mut zones = Zones::new(&[zone(&["car"])], &[]).unwrap();
+        let mut zones = watch(&[zone(&["car"])], &[]);
         let mut way = steps((0.1, 0.5), (0.9, 0.5), 20);
         way.push(None);
         assert_eq!(play(&mut zones, "person", &way), []);
@@ -517,7 +539,7 @@ mod tests {
     #[test]
     fn over_a_line_by_direction() {
         use ZoneChange::Cross;
-        let mut zones = Zones::new(&[], &[line()]).unwrap();
+        let mut zones = watch(&[], &[line()]);
         let there = play(&mut zones, "cat", &steps((0.2, 0.8), (0.8, 0.8), 13));
         assert_eq!(told(&there), [(Cross(Side::Right), 0)]);
         let mut way = steps((0.8, 0.8), (0.2, 0.7), 3);
@@ -530,6 +552,27 @@ mod tests {
         let counts = zones.counts();
         let gate = &counts.lines["gate"];
         assert_eq!((gate.left["cat"], gate.right["cat"]), (1, 1));
+    }
+
+    #[test]
+    fn counting_goes_on_from_before_and_who_was_inside_has_left() {
+        let mut before = watch(&[zone(&[])], &[line()]);
+        play(&mut before, "cat", &steps((0.2, 0.8), (0.8, 0.8), 13));
+        play(&mut before, "cat", &[Some((0.5, 0.5)); 3]);
+        let counts = Counts::clone(&before.counts());
+        assert_eq!(counts.zones["door"].now["cat"], 1);
+        let other = ZoneSettings {
+            id: "other".into(),
+            ..zone(&[])
+        };
+        let after = Zones::new(&[zone(&[]), other], &[line()], counts.clone()).unwrap();
+        let now = after.counts();
+        let door = &now.zones["door"];
+        assert_eq!(door.entered, counts.zones["door"].entered);
+        assert_eq!((&door.left, door.now.len()), (&door.entered, 0));
+        assert_eq!(now.zones["other"], ZoneCounts::default());
+        assert_eq!(now.lines, counts.lines);
+        assert_eq!(now.since, SystemTime::UNIX_EPOCH);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! In: a [`Plan`] and its loaded models. Out: a [`Running`] pipeline, to be waited for. The caller's thread starts
 //! and ends everything; the threads are those of the crate's table. Always holds: a stop ends capture first, then
-//! the inference in hand, then what is queued for the sinks, and the whole within two seconds.
+//! the inference in hand, then tracks, then what is queued for the sinks, and the whole within two seconds.
 
+mod camera;
 mod io;
 mod worker;
 
@@ -23,7 +24,7 @@ use crate::control::{self, Control, SavedSettings};
 use crate::controls::Controls;
 use crate::frame::{CameraId, FramePool, LatestSlots};
 use crate::model::{LoadOptions, Model};
-use crate::observe::{Publication, Sequences};
+use crate::observe::{ModelRef, Publication};
 use crate::publish::mqtt::discovery::{Announced, CameraComponents, Discovery};
 use crate::publish::{Sink, health, jsonl::JsonlSink, mqtt};
 use crate::shutdown::Shutdown;
@@ -31,7 +32,8 @@ use crate::stats::Stats;
 use crate::task::TaskKind;
 use crate::watchdog::Watchdog;
 
-use worker::{CameraState, Worker};
+use camera::{CameraState, Kept};
+use worker::Worker;
 
 /// How long queued messages may take to leave after the last inference.
 const FLUSH: Duration = Duration::from_millis(1000);
@@ -84,7 +86,9 @@ pub struct Running {
     io: Option<JoinHandle<()>>,
     io_shutdown: Shutdown,
     jsonl: Option<Arc<JsonlSink>>,
-    sequences: Sequences,
+    cameras: Arc<[CameraState]>,
+    sinks: Arc<[Arc<dyn Sink>]>,
+    kept: Kept,
 }
 
 /// Starts every thread of a plan.
@@ -166,14 +170,12 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
     };
     let io = io::spawn(io)?;
 
-    let ids = plan.cameras.iter().map(|c| c.id.clone());
-    let sequences = Sequences::open(plan.spool_dir.as_deref(), ids, clock.wall());
+    let kept = Kept::open(plan, clock.wall());
+    let reference = |m: &Model| Arc::new(m.info().reference.clone());
+    let references: Vec<Arc<ModelRef>> = parts.models.iter().map(reference).collect();
     let detects = |m: usize| parts.models[m].info().tasks.contains(&TaskKind::Detect);
-    let cameras: Arc<[CameraState]> = plan
-        .cameras
-        .iter()
-        .enumerate()
-        .map(|(index, c)| CameraState::new(c, index, sequences.clone(), plan, &detects))
+    let cameras: Arc<[CameraState]> = (0..plan.cameras.len())
+        .map(|index| CameraState::new(plan, index, &references, &detects, &kept))
         .collect();
     let infer_silence = match parts.is_service {
         true => sd_notify::watchdog_enabled().unwrap_or(INFER_SILENCE),
@@ -231,7 +233,9 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
         io: Some(io),
         io_shutdown,
         jsonl,
-        sequences,
+        cameras,
+        sinks,
+        kept,
     })
 }
 
@@ -370,7 +374,10 @@ impl Running {
                 outcome = Err(anyhow::anyhow!("an inference thread panicked"));
             }
         }
-        self.sequences.close();
+        for camera in self.cameras.iter() {
+            worker::publish(&self.sinks, camera.finish());
+        }
+        self.kept.close();
         self.shutdown.request();
         if let Some(jsonl) = &self.jsonl {
             jsonl.finish(FLUSH);

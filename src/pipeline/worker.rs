@@ -5,96 +5,25 @@
 //! moved; what a privacy mask covers
 //! is black before anything else is done with the frame.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::config::{CameraPlan, Plan};
+use super::camera::CameraState;
+use crate::config::Plan;
 use crate::controls::{CameraSettings, Controls, Request};
-use crate::frame::{CameraId, Frame, FramePool, LatestSlots, Mask, Taken};
+use crate::frame::{Frame, FramePool, LatestSlots, Taken};
 use crate::model::{Model, Session};
-use crate::motion::MotionGate;
-use crate::observe::zones::Zones;
-use crate::observe::{
-    Followed, Follower, ModelRef, Observation, Publication, Sequences, Smoother, Timing,
-};
+use crate::observe::{ModelRef, Observation, Publication, Timing};
 use crate::preprocess::{InputTensor, Preprocessor, apply_mask};
 use crate::publish::Sink;
 use crate::shutdown::Shutdown;
 use crate::stats::{Stage, Stats};
-use crate::task::detect::strongest;
+use crate::task::detect::{is_right, strongest};
 use crate::task::{self, Task, TaskKind, TaskResult};
 use crate::watchdog::Heartbeat;
-
-/// Window over which a camera's inferences a second are counted.
-const FPS_WINDOW: Duration = Duration::from_secs(5);
-
-/// What is remembered of a camera from frame to frame, by whichever worker has its frame.
-pub(super) struct CameraState {
-    id: CameraId,
-    /// Its place in the plan.
-    index: usize,
-    mask: Option<Arc<Mask>>,
-    models: Vec<usize>,
-    sequences: Sequences,
-    memory: Mutex<Memory>,
-}
-
-struct Memory {
-    /// `None`: every frame is inferred.
-    motion: Option<MotionGate>,
-    inferred_at: VecDeque<Instant>,
-    /// One for each model that looks at this camera.
-    smoothers: Vec<Smoother>,
-    /// Likewise; `None` where nothing is tracked.
-    followers: Vec<Option<Follower>>,
-}
-
-impl CameraState {
-    pub(super) fn new(
-        camera: &CameraPlan,
-        index: usize,
-        sequences: Sequences,
-        plan: &Plan,
-        detects: &dyn Fn(usize) -> bool,
-    ) -> Self {
-        let smoother = |_: &usize| Smoother::new(plan.smoothing);
-        let smoothers = camera.models.iter().map(smoother).collect();
-        // A thing that two models find counts once: for the first of them.
-        let mut zones = Zones::new(&camera.zones, &camera.lines);
-        let follower = |model: &usize| {
-            let tracks = plan.tracking.enabled && detects(*model);
-            tracks.then(|| Follower::new(plan.tracking, zones.take()))
-        };
-        let followers = camera.models.iter().map(follower).collect();
-        if zones.is_some() {
-            tracing::warn!(camera = %camera.id, "zones and lines count nothing: no model detects in this camera's frames");
-        }
-        let memory = Memory {
-            motion: camera.motion.map(MotionGate::new),
-            inferred_at: VecDeque::new(),
-            smoothers,
-            followers,
-        };
-        Self {
-            id: camera.id.clone(),
-            index,
-            mask: camera.mask.clone(),
-            models: camera.models.clone(),
-            sequences,
-            memory: Mutex::new(memory),
-        }
-    }
-
-    /// Whether something has moved, or it is time to look all the same. `anyway`: the frame is inferred in any case.
-    fn moved(&self, frame: &Frame, anyway: bool) -> bool {
-        let mut memory = self.memory.lock().unwrap();
-        let gate = memory.motion.as_mut();
-        gate.is_none_or(|g| g.passes(frame, anyway))
-    }
-}
 
 /// One model as one worker runs it.
 struct ModelRunner {
@@ -160,6 +89,7 @@ impl Worker {
     pub(super) fn run(mut self, slots: &LatestSlots, shutdown: &Shutdown, heartbeat: &Heartbeat) {
         loop {
             heartbeat.beat();
+            self.end_tracks_of_the_absent();
             match slots.take(Duration::from_millis(500)) {
                 Taken::Closed => return,
                 Taken::TimedOut => {}
@@ -167,6 +97,16 @@ impl Worker {
                     self.stats.cameras[camera].abandoned.inc();
                 }
                 Taken::Frame(camera, frame) => self.take(camera, frame),
+            }
+        }
+    }
+
+    /// A camera that is away, or whose frames are not inferred, shows no more of what was followed.
+    fn end_tracks_of_the_absent(&self) {
+        for camera in self.cameras.iter() {
+            let online = self.stats.cameras[camera.index].online.load(Relaxed);
+            if !online || !self.controls.settings(camera.index).inference {
+                publish(&self.sinks, camera.is_away(Instant::now()));
             }
         }
     }
@@ -284,52 +224,53 @@ impl Worker {
             TaskResult::Classification(classes) => Some(classes.as_slice()),
             _ => None,
         });
-        let truth = frame.meta.truth.as_ref().and_then(|t| t.label.as_deref());
-        if let (Some(truth), Some(best)) = (truth, classes.and_then(|c| c.first())) {
-            let stats = &self.stats.cameras[camera.index];
-            stats.judged.inc();
-            stats.right.add(u64::from(*truth == *best.label));
-        }
-        let mut memory = camera.memory.lock().unwrap();
         // A detector's state is the surest of what it found; a classifier's goes before it.
         let found = results.iter().find_map(|r| match r {
-            TaskResult::Detections(found) if !classified => Some(strongest(found)),
+            TaskResult::Detections(found) => Some(found.as_slice()),
             _ => None,
         });
-        let (state, change) = match classes.or(found.as_deref()) {
-            Some(classes) => {
-                memory.smoothers[nth].set(settings.smoothing);
-                memory.smoothers[nth].update(frame.meta.captured_at, classes)
+        // While an object comes or goes its frame has no label: then nothing is right or wrong.
+        let truth = frame.meta.truth.as_ref();
+        if let Some((truth, label)) = truth.and_then(|t| Some((t, t.label.as_deref()?))) {
+            let there = truth.objects.iter().map(|o| (&*o.label, o.bbox.into()));
+            let best = classes.and_then(|c| c.first()).map(|b| *b.label == *label);
+            let boxes = found.map(|f| is_right(f.iter().map(|d| (&*d.label, d.bbox)), there));
+            if let Some(right) = best.or(boxes) {
+                let stats = &self.stats.cameras[camera.index];
+                stats.judged.inc();
+                stats.right.add(u64::from(right));
             }
-            None => (None, None),
-        };
-        let found = results.iter().find_map(|r| match r {
-            TaskResult::Detections(found) => Some(found),
-            _ => None,
-        });
-        let followed = match (found, &mut memory.followers[nth]) {
-            (Some(found), Some(follower)) => follower.update(frame.meta.captured_at, found),
-            _ => Followed::default(),
-        };
-        let seq = camera.sequences.next(camera.index);
-        if nth == 0 {
-            memory.inferred_at.push_back(inferred_at);
         }
-        let fps = frames_a_second(&mut memory.inferred_at, inferred_at);
-        drop(memory);
+        let surest = found.filter(|_| !classified).map(strongest);
+        let noted = camera.note(
+            nth,
+            (&frame.meta, prepared.mapping.frame),
+            classes.or(surest.as_deref()),
+            found,
+            settings.smoothing,
+            inferred_at,
+        );
         Ok(Observation {
             meta: frame.meta.clone(),
-            seq,
+            seq: noted.seq,
             frame_size: prepared.mapping.frame,
             model: runner.reference.clone(),
             results,
             timing,
-            fps,
-            state,
-            change,
-            followed,
+            fps: noted.fps,
+            state: noted.state,
+            change: noted.change,
+            followed: noted.followed,
             requested: false,
         })
+    }
+}
+
+/// Hands observations to every sink.
+pub(super) fn publish(sinks: &[Arc<dyn Sink>], observations: Vec<Observation>) {
+    for observation in observations {
+        let publication = Publication::Observation(Arc::new(observation));
+        sinks.iter().for_each(|s| s.publish(&publication));
     }
 }
 
@@ -339,20 +280,4 @@ fn record(stats: &Stats, t: &Timing) {
     stats.record(Stage::Preprocess, t.preprocess);
     stats.record(Stage::Infer, t.infer);
     stats.record(Stage::DecodeOutput, t.decode_output);
-}
-
-/// Over the window that ends at `now`; what is older is forgotten.
-fn frames_a_second(inferred_at: &mut VecDeque<Instant>, now: Instant) -> f32 {
-    while inferred_at
-        .front()
-        .is_some_and(|t| now.duration_since(*t) > FPS_WINDOW)
-    {
-        inferred_at.pop_front();
-    }
-    match inferred_at.front() {
-        Some(first) if inferred_at.len() > 1 => {
-            (inferred_at.len() - 1) as f32 / now.duration_since(*first).as_secs_f32().max(1e-6)
-        }
-        _ => 0.0,
-    }
 }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::setup::shipped_model;
+use super::setup::{CLASSIFIER, shipped_model};
 use crate::model::store;
 
 #[derive(Debug, clap::Args)]
@@ -51,7 +51,7 @@ impl ModelPath {
     fn resolve(&self) -> anyhow::Result<PathBuf> {
         match &self.model {
             Some(model) => Ok(store::find(model)),
-            None => shipped_model(),
+            None => shipped_model(CLASSIFIER),
         }
     }
 }

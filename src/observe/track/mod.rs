@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use super::sequence::Sequence;
 use crate::task::detect::{BBox, Detection};
 use assign::assign;
 use kalman::MovingBox;
@@ -99,7 +100,7 @@ pub enum TrackChange {
 pub struct TrackEvent {
     /// What happened.
     pub change: TrackChange,
-    /// The track's number, from 1.
+    /// The track's number.
     pub id: u64,
     /// Its class.
     pub label: Arc<str>,
@@ -134,7 +135,7 @@ pub struct Tracker {
     settings: TrackSettings,
     tracks: Vec<Track>,
     last: Option<Instant>,
-    last_id: u64,
+    numbers: Sequence,
 }
 
 #[derive(Debug)]
@@ -182,13 +183,13 @@ impl Path {
 }
 
 impl Tracker {
-    /// Nothing followed yet.
-    pub fn new(settings: TrackSettings) -> Self {
+    /// Nothing followed yet. Tracks get their numbers from `numbers`.
+    pub fn new(settings: TrackSettings, numbers: Sequence) -> Self {
         Self {
             settings,
             tracks: Vec::new(),
             last: None,
-            last_id: 0,
+            numbers,
         }
     }
 
@@ -226,8 +227,7 @@ impl Tracker {
         for (track, found) in self.tracks.iter_mut().zip(&found) {
             let due = track.id.is_none() && track.hits >= self.settings.min_hits;
             if *found && due {
-                self.last_id += 1;
-                track.id = Some(self.last_id);
+                track.id = Some(self.numbers.next());
                 events.extend(track.event(TrackChange::New, at));
             } else if *found && track.moved(at, self.settings.update_ms) {
                 events.extend(track.event(TrackChange::Update, at));
@@ -257,8 +257,7 @@ impl Tracker {
             }
             let mut track = Track::new(at, detection);
             if self.settings.min_hits <= 1 {
-                self.last_id += 1;
-                track.id = Some(self.last_id);
+                track.id = Some(self.numbers.next());
                 *id = track.id;
                 events.extend(track.event(TrackChange::New, at));
             }
@@ -266,6 +265,11 @@ impl Tracker {
         }
         ends.extend(events);
         (ids, ends)
+    }
+
+    /// When the newest frame was captured that was taken.
+    pub fn last(&self) -> Option<Instant> {
+        self.last
     }
 
     /// Whether a newer frame was taken already.

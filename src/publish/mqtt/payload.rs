@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::clock::rfc3339_ms;
+use crate::frame::TruthObject;
 use crate::observe::track::{TrackChange, TrackEvent};
 use crate::observe::zones::{ByClass, Counts, Side, ZoneChange, ZoneEvent};
 use crate::observe::{Observation, StateChange, Timing};
@@ -199,6 +200,7 @@ pub fn counts(device: &str, o: &Observation, counts: &Counts) -> Vec<u8> {
         })
         .collect();
     let mut m = head(device, o);
+    m.insert("since".into(), json!(rfc3339_ms(counts.since)));
     m.insert("zones".into(), Value::Object(zones));
     m.insert("lines".into(), Value::Object(lines));
     bytes(&m)
@@ -322,7 +324,12 @@ fn observation_head(device: &str, o: &Observation) -> Map<String, Value> {
     m.insert("model".into(), model);
     m.insert("timing_ms".into(), timing_ms(&o.timing));
     if let Some(truth) = &o.meta.truth {
-        m.insert("truth".into(), json!({ "label": truth.label }));
+        let object = |o: &TruthObject| json!({ "label": o.label, "box": o.bbox.map(round4) });
+        let objects: Vec<_> = truth.objects.iter().map(object).collect();
+        m.insert(
+            "truth".into(),
+            json!({ "label": truth.label, "objects": objects }),
+        );
     }
     m
 }

@@ -7,6 +7,7 @@ mod family;
 mod heads;
 pub mod nms;
 mod ssd;
+mod truth;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use serde::Deserialize;
 
 pub use family::{Anchors, Detector, Family, HeadOutput};
 pub use nms::Suppression;
+pub use truth::is_right;
 
 use super::{Class, Task, TaskError, TaskResult, wanted};
 use crate::model::{Labels, ModelInfo, Outputs};
@@ -44,6 +46,12 @@ pub struct BBox {
     pub x1: f32,
     /// Bottom edge, above `y0`.
     pub y1: f32,
+}
+
+impl From<[f32; 4]> for BBox {
+    fn from([x0, y0, x1, y1]: [f32; 4]) -> Self {
+        Self { x0, y0, x1, y1 }
+    }
 }
 
 impl BBox {
