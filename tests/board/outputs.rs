@@ -1,4 +1,5 @@
-//! Known images through int8 models, here and on the board: the outputs are the same numbers.
+//! Known images through int8 models, here and on the board: the outputs are the same numbers. Detectors end in floats: theirs are the
+//! golden outputs.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,8 @@ use crate::common::{self, sorted};
 /// Models with their pictures, and what this machine makes of them.
 pub struct Known {
     cases: Vec<Case>,
+    /// Of those that ship.
+    detectors: Vec<PathBuf>,
 }
 
 struct Case {
@@ -24,7 +27,13 @@ impl Known {
         let bundles = sorted(&models)
             .into_iter()
             .filter(|p| p.join("model.toml").exists());
-        let mut wanted: Vec<(PathBuf, Vec<PathBuf>)> = bundles
+        let detects = |bundle: &PathBuf| {
+            let manifest = std::fs::read_to_string(bundle.join("model.toml")).unwrap();
+            manifest.contains("\n[detect]\n")
+        };
+        let (detectors, classifiers): (Vec<_>, Vec<_>) = bundles.partition(detects);
+        let mut wanted: Vec<(PathBuf, Vec<PathBuf>)> = classifiers
+            .into_iter()
             .map(|bundle| {
                 let picture = bundle.join("golden.png");
                 (bundle, vec![picture])
@@ -66,7 +75,7 @@ impl Known {
                 }
             })
             .collect();
-        Self { cases }
+        Self { cases, detectors }
     }
 
     /// What the board needs that the package does not bring.
@@ -116,6 +125,12 @@ impl Known {
                 "{model}: the same outputs of {} as here",
                 case.pictures.len()
             ));
+        }
+        for detector in &self.detectors {
+            let model = detector.file_name().unwrap().to_str().unwrap();
+            let said = board.sh(&format!("ocellus --log warn model verify {model}"));
+            assert!(said.contains("golden output reproduced"), "{said}");
+            board.done(&format!("{model}: its golden output"));
         }
     }
 }
