@@ -41,6 +41,8 @@ class OnnxRuntime:
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        # But not on, after a run is over, on a core that the next peer needs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if exact:
             options.add_session_config_entry("session.x64quantprecision", "1")
         start = time.perf_counter()
