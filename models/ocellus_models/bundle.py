@@ -44,11 +44,8 @@ def bundle(
     right |= {p.stem: predictions(p, test, about.normalize) for p in beside or []}
     top1 = {name: float((classes == test.labels).mean()) for name, classes in right.items()}
     matrix = card.confusion(test.labels, said, len(test.names))
-    macs, parameters = card.cost(float_model)
 
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(model, out / "model.onnx")
-    (out / "labels.txt").write_text("".join(f"{name}\n" for name in test.names))
+    start(out, model, test)
     if golden is None:
         golden = test.sample(GOLDEN_CANDIDATES, seed=3).images
     manifest.write(out, golden, about, manifest.Tested("top1", top1["int8"], top1["float"], len(test), facts["tested_on"]))
@@ -56,23 +53,12 @@ def bundle(
     if len(test.names) <= MOST_CLASSES_SHOWN:
         card.confusion_picture(matrix, test.names, out / "confusion.png")
         confusion = "![confusion matrix](confusion.png)"
-    text = Template((CARDS / template).read_text()).substitute(
-        facts,
-        id=about.id,
-        licence=about.licence,
-        origin=about.origin,
-        input=f"{test.images.shape[2]}×{test.images.shape[1]} RGB in, {len(test.names)} logits out",
-        kib=f"{model.stat().st_size / 1024:.0f}",
-        parameters=f"{parameters:,}",
-        macs=f"{macs / 1e6:.1f}",
-        int8=f"{100 * top1['int8']:.2f}",
-        float=f"{100 * top1['float']:.2f}",
-        count=f"{len(test):,}",
-        beside="\n".join(f"| {p.name} | {100 * top1[p.stem]:.2f} |" for p in beside or []),
-        table=card.class_table(matrix, test.names),
-        confusion=confusion,
-    )
-    (out / "README.md").write_text(text)
+    described = facts | {
+        "beside": "\n".join(f"| {p.name} | {100 * top1[p.stem]:.2f} |" for p in beside or []),
+        "table": card.class_table(matrix, test.names),
+        "confusion": confusion,
+    }
+    finish(out, float_model, model, test, about, template, described, f"{len(test.names)} logits", top1)
     for name, share in top1.items():
         print(f"{100 * share:6.2f} % of {len(test)} pictures: {name}")
     print(f"wrote {out}")
@@ -97,7 +83,6 @@ def bundle_detector(
     said = {"int8": detections(model, test, about.normalize), "float": detections(float_model, test, about.normalize)}
     areas = {name: boxes.average_precision(d, test.objects, classes) for name, d in said.items()}
     ap50 = {name: float(a.mean()) for name, (a, _) in areas.items()}
-    macs, parameters = card.cost(float_model)
     by_class, counts = areas["int8"]
     rows = [
         f"| {name} | {n} | {100 * a:.1f} % | {100 * f:.1f} % |"
@@ -105,29 +90,49 @@ def bundle_detector(
     ]
     header = ["| class | objects | AP50, int8 | AP50, float |", "|---|---|---|---|"]
 
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(model, out / "model.onnx")
-    (out / "labels.txt").write_text("".join(f"{name}\n" for name in test.names))
+    start(out, model, test)
     manifest.write(out, golden, about, manifest.Tested("ap50", ap50["int8"], ap50["float"], len(test), facts["tested_on"]))
-    text = Template((CARDS / template).read_text()).substitute(
-        facts,
-        id=about.id,
-        licence=about.licence,
-        origin=about.origin,
-        input=f"{test.images.shape[2]}×{test.images.shape[1]} RGB in, {cells} × {5 + classes} out",
-        kib=f"{model.stat().st_size / 1024:.0f}",
-        parameters=f"{parameters:,}",
-        macs=f"{macs / 1e6:.1f}",
-        int8=f"{100 * ap50['int8']:.2f}",
-        float=f"{100 * ap50['float']:.2f}",
-        count=f"{len(test):,}",
-        objects=f"{int(counts.sum()):,}",
-        table="\n".join(header + rows),
-    )
-    (out / "README.md").write_text(text)
+    described = facts | {"objects": f"{int(counts.sum()):,}", "table": "\n".join(header + rows)}
+    finish(out, float_model, model, test, about, template, described, f"{cells} × {5 + classes}", ap50)
     for name, share in ap50.items():
         print(f"AP50 {100 * share:6.2f} % of {len(test)} pictures: {name}")
     print(f"wrote {out}")
+
+
+def start(out: Path, model: Path, test: Pictures | BoxedPictures) -> None:
+    """The folder with the model and its labels."""
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(model, out / "model.onnx")
+    (out / "labels.txt").write_text("".join(f"{name}\n" for name in test.names))
+
+
+def finish(
+    out: Path,
+    float_model: Path,
+    model: Path,
+    test: Pictures | BoxedPictures,
+    about: manifest.About,
+    template: str,
+    described: dict[str, str],
+    output: str,
+    measured: dict[str, float],
+) -> None:
+    """The card. `described`: what the template asks for of its own; `output`: what comes out, in words; `measured`: shares of `int8` and `float`."""
+    macs, parameters = card.cost(float_model)
+    text = Template((CARDS / template).read_text()).substitute(
+        described,
+        id=about.id,
+        licence=about.licence,
+        origin=about.origin,
+        input=f"{test.images.shape[2]}×{test.images.shape[1]} RGB in, {output} out",
+        kib=f"{model.stat().st_size / 1024:.0f}",
+        parameters=f"{parameters:,}",
+        macs=f"{macs / 1e6:.1f}",
+        int8=f"{100 * measured['int8']:.2f}",
+        float=f"{100 * measured['float']:.2f}",
+        count=f"{len(test):,}",
+    )
+    (out / "README.md").write_text(text)
 
 
 def check(model: Path, step: str, test: Pictures | BoxedPictures, output: list[int] | None = None) -> None:
