@@ -59,10 +59,13 @@ impl Isa {
                     && std::arch::is_aarch64_feature_detected!("i8mm")
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => std::arch::is_x86_feature_detected!("avx2"),
+            Isa::Avx2 => {
+                std::arch::is_x86_feature_detected!("avx2")
+                    && std::arch::is_x86_feature_detected!("fma")
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => {
-                std::arch::is_x86_feature_detected!("avx2")
+                Isa::Avx2.is_available()
                     && std::arch::is_x86_feature_detected!("avx512f")
                     && std::arch::is_x86_feature_detected!("avx512bw")
                     && std::arch::is_x86_feature_detected!("avx512vl")
@@ -82,16 +85,17 @@ impl Isa {
         }
     }
 
-    /// Runs `work` with its loops compiled for this instruction set; `work` is small and inlined.
+    /// Runs `work` with its loops compiled for this instruction set; a closure is small and inlined; larger
+    /// work has a [`Work`] of its own.
     ///
     /// Of aarch64 the compiler knows NEON anyway; of x86-64 only SSE2, which cannot even round.
     #[inline]
-    pub(crate) fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
+    pub(crate) fn vectorize<W: Work>(self, work: W) -> W::Output {
         #[cfg(target_arch = "x86_64")]
         {
-            #[target_feature(enable = "avx2")]
-            fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
-                work()
+            #[target_feature(enable = "avx2,fma")]
+            fn with_avx2<W: Work>(work: W) -> W::Output {
+                work.run()
             }
             if matches!(self, Isa::Avx2 | Isa::Avx512Vnni) {
                 debug_assert!(self.is_available());
@@ -99,7 +103,7 @@ impl Isa {
                 return unsafe { with_avx2(work) };
             }
         }
-        work()
+        work.run()
     }
 
     /// Fails when this processor lacks it, or its kernels do not take such activations.
@@ -111,6 +115,23 @@ impl Isa {
         } else {
             Ok(())
         }
+    }
+}
+
+/// What runs with its loops compiled for an instruction set.
+pub(crate) trait Work {
+    type Output;
+
+    /// Is `#[inline(always)]`, and so is what it calls: only then is it compiled for the instruction set of the caller.
+    fn run(self) -> Self::Output;
+}
+
+impl<R, F: FnOnce() -> R> Work for F {
+    type Output = R;
+
+    #[inline(always)]
+    fn run(self) -> R {
+        self()
     }
 }
 

@@ -16,6 +16,7 @@
 mod add;
 mod conv;
 mod error;
+mod float;
 mod gather;
 mod geometry;
 mod isa;
@@ -26,6 +27,10 @@ mod quantization;
 pub use add::{Add, Mul};
 pub use conv::{Conv, ConvSpec, Output};
 pub use error::KernelError;
+pub use float::{
+    FloatDepthwise, FloatDepthwiseSpec, FloatOutput, Function, Interpolate, Neighbours, Numbers,
+    TableSum, logistic,
+};
 pub use gather::Gather;
 pub use geometry::{Geometry, Shape};
 pub use isa::{Isa, Sign};

@@ -26,7 +26,7 @@ impl Quantization {
     }
 
     /// `value`, already in steps of the output's scale: held to the limits, rounded half to even, zero point added.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn quantize(self, value: f32) -> u8 {
         (self.centered(value) as i32 + self.zero) as u8
     }
@@ -90,7 +90,7 @@ pub struct Residual {
 
 impl Residual {
     /// The byte for the convolution's `value` (in steps of its own scale `conv`) and the other operand's number.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(&self, conv: Quantization, value: f32, other: i32) -> u8 {
         self.output
             .quantize(conv.centered(value) * self.conv_ratio + self.other.scaled(other))

@@ -53,7 +53,11 @@ fn limits_of_table(region: &mut Region, tensor: TensorId) {
     let within = |(a, b): Limits| (a.clamp(min, max), b.clamp(min, max));
     let mut node = region.nodes[before].clone();
     match &mut node.op {
-        Op::Add(l) | Op::Mul(l) => *l = within(*l),
+        Op::Add(l)
+        | Op::Mul(l)
+        | Op::FloatDepthwise(_, l)
+        | Op::ResizeLinear { limits: l, .. }
+        | Op::TableSum { limits: l, .. } => *l = within(*l),
         Op::Convolution(c) | Op::FullyConnected(c) => {
             let c = Arc::make_mut(c);
             match &mut c.residual {

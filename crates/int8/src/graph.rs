@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use ocellus_int8_kernels::Function;
+
 /// A node's number, and its output's.
 pub(crate) type TensorId = usize;
 
@@ -89,6 +91,20 @@ pub(crate) enum Op {
         keep_dims: bool,
     },
     Table(Arc<[u8; 256]>),
+    /// In float, from bytes to bytes.
+    FloatDepthwise(Arc<FloatDepthwise>, Limits),
+    /// In float, from bytes to bytes.
+    ResizeLinear {
+        resize: Resize,
+        numbers: RealTable,
+        limits: Limits,
+    },
+    /// A sum (or product) of functions of two tensors.
+    TableSum {
+        numbers: [RealTable; 2],
+        product: bool,
+        limits: Limits,
+    },
     Concat {
         axis: i64,
     },
@@ -140,16 +156,22 @@ pub(crate) enum Move {
         pads: Vec<i64>,
         fill: u8,
     },
-    ResizeNearest(ResizeNearest),
+    ResizeNearest(Resize, Rounding),
+    /// Blocks of this many rows and columns become channels, block by block.
+    SpaceToDepth(usize),
+    /// These positions along an axis, in this order.
+    Select {
+        axis: i64,
+        at: Vec<i64>,
+    },
     /// The bytes as they are, with another scale.
     Reinterpret,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ResizeNearest {
+pub(crate) struct Resize {
     pub target: ResizeTarget,
     pub coordinates: Coordinates,
-    pub rounding: Rounding,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -211,6 +233,20 @@ pub(crate) struct Convolution {
     pub limits: Limits,
     /// An addition that follows: its second operand is the node's second input.
     pub residual: Option<Residual>,
+}
+
+/// A depthwise convolution whose weights are floats in the file, and the function after it.
+#[derive(Clone, Debug)]
+pub(crate) struct FloatDepthwise {
+    pub window: Window,
+    pub channels: usize,
+    /// What the input's bytes stand for.
+    pub numbers: RealTable,
+    /// `[channels, kernel rows, kernel columns]`
+    pub weights: Vec<f32>,
+    /// None, or one a channel.
+    pub bias: Vec<f32>,
+    pub function: Function,
 }
 
 /// Weights: as the file has them until a region takes them, then OHWI.

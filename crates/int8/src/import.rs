@@ -8,6 +8,7 @@
 //! monotone, so it moves through Relu, Clip, maxima and all that moves elements without a difference in the result.
 
 mod elementwise;
+mod floats;
 mod lower;
 mod moves;
 mod products;
@@ -17,13 +18,15 @@ pub(crate) use lower::float_product;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use ocellus_int8_kernels::Function;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::type_proto::Value as TypeValue;
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
 
 use crate::Error;
 use crate::graph::{
-    Convolution, Element, Move, Node, Op, Quant, RealTable, Source, TensorId, Window,
+    Convolution, Element, FloatDepthwise, Move, Node, Op, Quant, RealTable, Resize, Source,
+    TensorId, Window,
 };
 use crate::proto::{Constant, input, int, malformed, output, required_input};
 
@@ -78,6 +81,23 @@ pub(crate) enum Expr {
         convolution: Rc<Convolution>,
         fully_connected: bool,
         name: String,
+    },
+    /// The convolution's own function is not looked at.
+    FloatDepthwise {
+        x: TensorId,
+        convolution: Rc<FloatDepthwise>,
+        function: Function,
+        name: String,
+    },
+    ResizeLinear {
+        x: TensorId,
+        numbers: RealTable,
+        resize: Resize,
+    },
+    TableSum {
+        xs: [TensorId; 2],
+        numbers: [RealTable; 2],
+        product: bool,
     },
     Add(TensorId, TensorId),
     Mul(TensorId, TensorId),
@@ -230,7 +250,8 @@ impl<'a> Import<'a> {
             "GlobalAveragePool" | "ReduceMean" => self.global_average(node),
             "Concat" => self.concat(node),
             "Transpose" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Slice" | "Pad"
-            | "Resize" => self.movement(node),
+            | "SpaceToDepth" | "Gather" => self.movement(node),
+            "Resize" => self.resize(node),
             _ => self.unary(node),
         }
     }

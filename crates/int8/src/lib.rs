@@ -242,11 +242,13 @@ fn typed(
 fn count(model: &TypedModel, report: &mut Report) {
     for node in model.nodes() {
         if let Some(region) = node.op_as::<RegionOp>() {
-            report.integer_macs += region.plan.macs();
+            report.integer_macs += region.plan.macs(false);
+            report.float_macs += region.plan.macs(true);
             report.taken.extend(region.plan.taken.iter().map(|t| Taken {
                 node: t.node.clone(),
                 kernel: t.kernel,
                 macs: t.macs,
+                float: t.float,
             }));
             continue;
         }

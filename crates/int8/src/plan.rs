@@ -11,7 +11,9 @@ mod run;
 
 use std::sync::Arc;
 
-use ocellus_int8_kernels::{Add, AveragePool, Conv, Gather, Isa, Lut, MaxPool, Mul};
+use ocellus_int8_kernels::{
+    Add, AveragePool, Conv, FloatDepthwise, Gather, Interpolate, Isa, Lut, MaxPool, Mul, TableSum,
+};
 
 use crate::Error;
 use crate::copy::StridedCopy;
@@ -38,12 +40,14 @@ pub(crate) struct Plan {
     pub taken: Vec<Taken>,
 }
 
-/// An operator that runs on integers.
+/// An operator of a region.
 #[derive(Clone, Debug)]
 pub(crate) struct Taken {
     pub node: String,
     pub kernel: &'static str,
     pub macs: u64,
+    /// Whether it is computed in float.
+    pub float: bool,
 }
 
 #[derive(Debug)]
@@ -100,6 +104,17 @@ enum Kernel {
         channels: usize,
     },
     Table(Lut),
+    TableSum(TableSum),
+    FloatDepthwise {
+        conv: Box<FloatDepthwise>,
+        batch: usize,
+        channels: usize,
+    },
+    Interpolate {
+        resize: Box<Interpolate>,
+        batch: usize,
+        channels: usize,
+    },
     /// Each input has its copy; what none of them writes is filled.
     Copy {
         copies: Vec<StridedCopy>,
@@ -200,8 +215,9 @@ impl Plan {
         compile::compile(&region, &shapes, &used, isa).map(Arc::new)
     }
 
-    /// Multiply-accumulates of one run.
-    pub(crate) fn macs(&self) -> u64 {
-        self.taken.iter().map(|t| t.macs).sum()
+    /// Multiply-accumulates of one run, those on integers or those in float.
+    pub(crate) fn macs(&self, float: bool) -> u64 {
+        let of_kind = self.taken.iter().filter(|t| t.float == float);
+        of_kind.map(|t| t.macs).sum()
     }
 }

@@ -136,7 +136,7 @@ impl Op for RegionOp {
         Ok(vec![format!(
             "{} operators on {isa}, {} multiply-accumulates",
             taken.len(),
-            self.plan.macs()
+            self.plan.macs(false)
         )])
     }
 

@@ -13,7 +13,7 @@ pub struct Report {
     pub threads: usize,
     /// What was mended in the file before anything else, a sentence each.
     pub notes: Vec<String>,
-    /// Operators that run on integers, in the order in which they run.
+    /// Operators of the regions, whose inputs and outputs are integers, in the order in which they run.
     pub taken: Vec<Taken>,
     /// Operators of the quantized part, or with multiply-accumulates, that run in float.
     pub left: Vec<Left>,
@@ -23,7 +23,7 @@ pub struct Report {
     pub float_macs: u64,
 }
 
-/// An operator that runs on integers; what follows it (Relu, a table, an addition) may be part of it.
+/// An operator between integers; what follows it (Relu, a table, an addition) may be part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// The ONNX node.
@@ -32,6 +32,8 @@ pub struct Taken {
     pub kernel: &'static str,
     /// Its multiply-accumulates.
     pub macs: u64,
+    /// Whether the engine computes it in float, from bytes to bytes.
+    pub float: bool,
 }
 
 /// An operator that runs in float.
@@ -68,14 +70,17 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{} operators on integers ({}, {} thread(s)): {:.1} of {:.1} million multiply-accumulates, {:.1} %",
-            self.taken.len(),
+            self.taken.iter().filter(|t| !t.float).count(),
             self.isa,
             self.threads,
             millions(self.integer_macs),
             millions(self.integer_macs + self.float_macs),
             100.0 * self.integer_share(),
         )?;
-        for Taken { node, kernel, macs } in &self.taken {
+        for Taken {
+            node, kernel, macs, ..
+        } in &self.taken
+        {
             writeln!(f, "  {node}: {kernel}, {:.2} million", millions(*macs))?;
         }
         if !self.left.is_empty() {

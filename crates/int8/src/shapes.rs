@@ -3,9 +3,9 @@
 //! In: a node and its inputs' shapes. Out: its output's shape, or what does not fit. Always holds: no shape has more
 //! than [`MAX_ELEMENTS`].
 
-use crate::graph::{
-    Convolution, Coordinates, Move, Op, Padding, ResizeNearest, ResizeTarget, Rounding, Window,
-};
+use ocellus_int8_kernels::Neighbours;
+
+use crate::graph::{Coordinates, Move, Op, Padding, Resize, ResizeTarget, Rounding, Window};
 
 /// The largest tensor: 256 Mi elements.
 const MAX_ELEMENTS: usize = 256 << 20;
@@ -28,7 +28,7 @@ fn unchecked(op: &Op, inputs: &[&[usize]]) -> Result<Shape, String> {
     match op {
         Op::Source(_) => Ok(x.to_vec()),
         Op::Convolution(c) => {
-            let shape = convolution(c, x)?;
+            let shape = convolution(&c.window, [c.depth * c.groups, c.outputs], x)?;
             match inputs.get(1) {
                 Some(residual) if **residual != shape => {
                     Err(format!("{shape:?} and {residual:?} cannot be added"))
@@ -36,6 +36,8 @@ fn unchecked(op: &Op, inputs: &[&[usize]]) -> Result<Shape, String> {
                 _ => Ok(shape),
             }
         }
+        Op::FloatDepthwise(c, _) => convolution(&c.window, [c.channels; 2], x),
+        Op::ResizeLinear { resize, .. } => resized(resize, x),
         Op::FullyConnected(c) => match x.split_last() {
             Some((inputs, rows)) if *inputs == c.depth && !rows.is_empty() => {
                 Ok([rows, &[c.outputs]].concat())
@@ -45,7 +47,9 @@ fn unchecked(op: &Op, inputs: &[&[usize]]) -> Result<Shape, String> {
                 c.depth
             )),
         },
-        Op::Add(_) | Op::Mul(_) => broadcast(x, inputs.get(1).ok_or("it has one input")?),
+        Op::Add(_) | Op::Mul(_) | Op::TableSum { .. } => {
+            broadcast(x, inputs.get(1).ok_or("it has one input")?)
+        }
         Op::MaxPool(window) | Op::AveragePool { window, .. } => {
             let [n, c, h, w] = picture(x)?;
             let [h, w] = output_size(window, [h, w])?;
@@ -71,16 +75,19 @@ pub(crate) fn picture(shape: &[usize]) -> Result<[usize; 4], String> {
         .map_err(|_| format!("its input {shape:?} is not [batch, channels, height, width]"))
 }
 
-fn convolution(c: &Convolution, x: &[usize]) -> Result<Shape, String> {
+fn convolution(
+    window: &Window,
+    [inputs, outputs]: [usize; 2],
+    x: &[usize],
+) -> Result<Shape, String> {
     let [n, channels, h, w] = picture(x)?;
-    if channels != c.depth * c.groups {
+    if channels != inputs {
         return Err(format!(
-            "its weights take {} channels, but its input is {x:?}",
-            c.depth * c.groups
+            "its weights take {inputs} channels, but its input is {x:?}"
         ));
     }
-    let [h, w] = output_size(&c.window, [h, w])?;
-    Ok(vec![n, c.outputs, h, w])
+    let [h, w] = output_size(window, [h, w])?;
+    Ok(vec![n, outputs, h, w])
 }
 
 /// Top, left, bottom, right.
@@ -250,7 +257,20 @@ fn moved(how: &Move, x: &[usize]) -> Result<Shape, String> {
                 })
                 .collect())
         }
-        Move::ResizeNearest(resize) => resized(resize, x),
+        Move::ResizeNearest(resize, _) => resized(resize, x),
+        Move::SpaceToDepth(block) => {
+            let [n, c, h, w] = picture(x)?;
+            if h % block != 0 || w % block != 0 {
+                return Err(format!("blocks of {block} do not divide {x:?}"));
+            }
+            Ok(vec![n, c * block * block, h / block, w / block])
+        }
+        Move::Select { axis: along, at } => {
+            let mut shape = x.to_vec();
+            let (axis, positions) = selected(*along, at, x)?;
+            shape[axis] = positions.len();
+            Ok(shape)
+        }
     }
 }
 
@@ -298,7 +318,20 @@ pub(crate) fn slices(
     cuts.iter().map(cut).collect()
 }
 
-fn resized(resize: &ResizeNearest, x: &[usize]) -> Result<Shape, String> {
+/// The axis, and the positions along it.
+pub(crate) fn selected(along: i64, at: &[i64], x: &[usize]) -> Result<(usize, Vec<usize>), String> {
+    let along = axis(along, x.len())?;
+    let place = |at: &i64| {
+        let place = if *at < 0 { at + x[along] as i64 } else { *at };
+        usize::try_from(place)
+            .ok()
+            .filter(|p| *p < x[along])
+            .ok_or_else(|| format!("position {at} is not on axis {along} of {x:?}"))
+    };
+    Ok((along, at.iter().map(place).collect::<Result<_, _>>()?))
+}
+
+fn resized(resize: &Resize, x: &[usize]) -> Result<Shape, String> {
     match &resize.target {
         ResizeTarget::Sizes(sizes) if sizes.len() == x.len() => Ok(sizes.clone()),
         ResizeTarget::Scales(scales)
@@ -313,28 +346,35 @@ fn resized(resize: &ResizeNearest, x: &[usize]) -> Result<Shape, String> {
     }
 }
 
-/// For each output position along an axis, the input position.
-pub(crate) fn nearest(
-    resize: &ResizeNearest,
-    at: usize,
-    input: usize,
-    output: usize,
-) -> Vec<usize> {
+/// For each output position along an axis, where it lies on the input.
+fn positions(resize: &Resize, at: usize, input: usize, output: usize) -> impl Iterator<Item = f32> {
     let scale = match &resize.target {
         ResizeTarget::Scales(scales) => scales[at],
         ResizeTarget::Sizes(_) => output as f32 / input as f32,
     };
-    let place = |i: usize| {
+    let coordinates = resize.coordinates;
+    (0..output).map(move |i| {
         let i = i as f32;
-        let x = match resize.coordinates {
+        match coordinates {
             Coordinates::Asymmetric => i / scale,
             Coordinates::HalfPixel => (i + 0.5) / scale - 0.5,
             Coordinates::PytorchHalfPixel if output > 1 => (i + 0.5) / scale - 0.5,
             Coordinates::PytorchHalfPixel => 0.0,
             Coordinates::AlignCorners if output > 1 => i * (input - 1) as f32 / (output - 1) as f32,
             Coordinates::AlignCorners => 0.0,
-        };
-        let nearest = match resize.rounding {
+        }
+    })
+}
+
+/// For each output position along an axis, the input position.
+pub(crate) fn nearest(
+    (resize, rounding): (&Resize, Rounding),
+    at: usize,
+    input: usize,
+    output: usize,
+) -> Vec<usize> {
+    let place = |x: f32| {
+        let nearest = match rounding {
             Rounding::Floor => x.floor(),
             Rounding::Ceil => x.ceil(),
             Rounding::PreferFloor => (x - 0.5).ceil(),
@@ -342,5 +382,30 @@ pub(crate) fn nearest(
         };
         (nearest.max(0.0) as usize).min(input - 1)
     };
-    (0..output).map(place).collect()
+    positions(resize, at, input, output).map(place).collect()
+}
+
+/// For each output position along an axis, the input positions around it. At the last one both are the same, and each
+/// has half the weight.
+pub(crate) fn neighbours(
+    resize: &Resize,
+    at: usize,
+    input: usize,
+    output: usize,
+) -> Vec<Neighbours> {
+    let around = |x: f32| {
+        let x = x.max(0.0).min((input - 1) as f32);
+        let before = (x as usize).min(input - 1);
+        let after = (before + 1).min(input - 1);
+        let weight = if before == after {
+            [0.5; 2]
+        } else {
+            [after as f32 - x, x - before as f32]
+        };
+        Neighbours {
+            at: [before, after],
+            weight,
+        }
+    };
+    positions(resize, at, input, output).map(around).collect()
 }

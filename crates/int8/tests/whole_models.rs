@@ -4,15 +4,14 @@
 mod common;
 
 use common::{floats, models, python};
-use ocellus_int8::{Options, load};
+use ocellus_int8::{Isa, Options, load};
 use tract_onnx::prelude::*;
 
 const COSINE: f64 = 0.9999;
-/// Where onnxruntime has no integer kernel for a node and computes it in floats, a value that lies between two steps may go to
-/// the other one; what follows grows with it. So much was measured, rounded down: a softmax behind a logit that is one step off
-/// (7 pictures of 100; the best class stays), boxes behind 74 SiLUs, pixels at the rim of a class.
-const RESNET8_COSINE: f64 = 0.997;
-const YOLOX_COSINE: f64 = 0.995;
+/// With AVX-512 onnxruntime has kernels of its own for what stays float in this network: a value that lies between two steps may
+/// go to the other one, and what follows grows with it. So much was measured there, rounded down.
+const YOLOX_COSINE_AVX512: f64 = 0.995;
+/// onnxruntime adds in another order: one element in 50,000 goes to the other side of a tie, and pixels at the rim of a class with it.
 const DEEPLAB_PIXELS: f64 = 0.98;
 
 /// How the outputs are compared.
@@ -124,7 +123,7 @@ fn resnet20_qoperator() {
 
 #[test]
 fn resnet8_tflite() {
-    whole("resnet8-mlperf-int8", 100, Kind::Classes, RESNET8_COSINE);
+    whole("resnet8-mlperf-int8", 100, Kind::Classes, COSINE);
 }
 
 #[test]
@@ -134,7 +133,12 @@ fn visual_wake_words_tflite() {
 
 #[test]
 fn yolox_nano() {
-    whole("yolox-nano-int8-qdq-u8s8", 10, Kind::Numbers, YOLOX_COSINE);
+    let least = if Isa::detect() == Isa::Avx512Vnni {
+        YOLOX_COSINE_AVX512
+    } else {
+        COSINE
+    };
+    whole("yolox-nano-int8-qdq-u8s8", 10, Kind::Numbers, least);
 }
 
 #[test]

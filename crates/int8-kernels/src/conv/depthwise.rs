@@ -7,7 +7,7 @@ mod neon;
 use std::ops::Range;
 
 use super::ConvSpec;
-use crate::{Geometry, Isa, Quantization, Residual, Sign};
+use crate::{Geometry, Isa, Quantization, Residual, Sign, isa::Work};
 
 /// Channels whose sums are kept in registers.
 const LANES: usize = 16;
@@ -81,54 +81,126 @@ impl Depthwise {
             // SAFETY: the constructor checked that the processor has the instruction set; the caller checked the lengths.
             return unsafe { neon::run(self, input, out, pixels, quantization, residual) };
         }
-        self.values(input, pixels, |at, values| {
-            let out = &mut out[at..];
-            match residual {
-                None => out
-                    .iter_mut()
-                    .zip(values)
-                    .for_each(|(out, &value)| *out = quantization.quantize(value)),
-                Some((other, residual)) => {
-                    for ((out, &value), &other) in out.iter_mut().zip(values).zip(&other[at..]) {
-                        *out = residual.add(quantization, value, self.sign.value(other));
-                    }
-                }
-            }
-        });
+        let kernel = self;
+        match residual {
+            None => self.isa.vectorize(Run {
+                kernel,
+                input,
+                pixels,
+                write: Bytes { out, quantization },
+            }),
+            Some((other, residual)) => self.isa.vectorize(Run {
+                kernel,
+                input,
+                pixels,
+                write: Sums {
+                    out,
+                    quantization,
+                    other,
+                    residual,
+                    sign: self.sign,
+                },
+            }),
+        }
     }
 
     /// Fills `out` with floats.
     pub(super) fn run_float(&self, input: &[u8], out: &mut [f32], pixels: Range<usize>) {
-        self.values(input, pixels, |at, values| {
-            out[at..at + values.len()].copy_from_slice(values)
+        self.isa.vectorize(Run {
+            kernel: self,
+            input,
+            pixels,
+            write: Floats { out },
         });
     }
+}
 
-    /// Calls `write` with the place (counted from the first pixel) and the values of some neighbouring channels.
+/// What becomes of the values of some neighbouring channels. `at` is counted from the first pixel.
+trait Write {
+    /// Is `#[inline(always)]`: see [`Work`].
+    fn write(&mut self, at: usize, values: &[f32]);
+}
+
+struct Bytes<'a> {
+    out: &'a mut [u8],
+    quantization: Quantization,
+}
+
+impl Write for Bytes<'_> {
     #[inline(always)]
-    fn values(&self, input: &[u8], pixels: Range<usize>, mut write: impl FnMut(usize, &[f32])) {
-        self.isa.vectorize(|| match self.sign {
-            Sign::U8 => self.values_of(input, pixels, i16::from, &mut write),
-            Sign::S8 => self.values_of(input, pixels, |byte| i16::from(byte as i8), &mut write),
-        });
+    fn write(&mut self, at: usize, values: &[f32]) {
+        for (out, &value) in self.out[at..].iter_mut().zip(values) {
+            *out = self.quantization.quantize(value);
+        }
     }
+}
+
+/// With the addition that follows.
+struct Sums<'a> {
+    out: &'a mut [u8],
+    quantization: Quantization,
+    other: &'a [u8],
+    residual: Residual,
+    sign: Sign,
+}
+
+impl Write for Sums<'_> {
+    #[inline(always)]
+    fn write(&mut self, at: usize, values: &[f32]) {
+        let out = self.out[at..].iter_mut().zip(values);
+        for ((out, &value), &other) in out.zip(&self.other[at..]) {
+            let other = self.sign.value(other);
+            *out = self.residual.add(self.quantization, value, other);
+        }
+    }
+}
+
+struct Floats<'a> {
+    out: &'a mut [f32],
+}
+
+impl Write for Floats<'_> {
+    #[inline(always)]
+    fn write(&mut self, at: usize, values: &[f32]) {
+        self.out[at..at + values.len()].copy_from_slice(values);
+    }
+}
+
+/// A run over some pixels.
+struct Run<'a, W> {
+    kernel: &'a Depthwise,
+    input: &'a [u8],
+    pixels: Range<usize>,
+    write: W,
+}
+
+impl<W: Write> Work for Run<'_, W> {
+    type Output = ();
 
     #[inline(always)]
-    fn values_of(
-        &self,
-        input: &[u8],
-        pixels: Range<usize>,
-        number: impl Fn(u8) -> i16,
-        write: &mut impl FnMut(usize, &[f32]),
-    ) {
-        let (channels, taps) = (self.geometry.output.c, self.geometry.taps());
-        for (row, pixel) in pixels.enumerate() {
-            for (block, bias) in self.bias.iter().enumerate() {
+    fn run(mut self) {
+        let Depthwise {
+            geometry,
+            sign,
+            input_zero,
+            weights,
+            bias,
+            multipliers,
+            ..
+        } = self.kernel;
+        let (channels, taps) = (geometry.output.c, geometry.taps());
+        // A byte of s8 is that of u8 with its top bit flipped, and counts 128 more.
+        let (flip, zero) = match sign {
+            Sign::U8 => (0, *input_zero),
+            Sign::S8 => (0x80, input_zero + 128),
+        };
+        for (row, pixel) in self.pixels.enumerate() {
+            for (block, bias) in bias.iter().enumerate() {
                 let first = block * LANES;
-                let weights = &self.weights[block * taps..][..taps];
+                let weights = &weights[block * taps..][..taps];
                 let mut sums = *bias;
-                for (tap, at) in self.geometry.window_at(pixel) {
-                    let from = &input[at * channels + first..];
+                for (tap, at) in geometry.window_at(pixel) {
+                    let from = &self.input[at * channels + first..];
                     let mut lanes = [0; LANES];
                     match from.first_chunk() {
                         Some(whole) => lanes = *whole,
@@ -136,18 +208,18 @@ impl Depthwise {
                     }
                     // Lanes after the last channel have weights of 0.
                     for lane in 0..LANES {
-                        let x = number(lanes[lane]) - self.input_zero;
+                        let x = i16::from(lanes[lane] ^ flip) - zero;
                         sums[lane] =
                             sums[lane].wrapping_add(i32::from(x) * i32::from(weights[tap][lane]));
                     }
                 }
-                let multipliers = &self.multipliers[block];
-                let values: [f32; LANES] =
-                    std::array::from_fn(|lane| sums[lane] as f32 * multipliers[lane]);
-                write(
-                    row * channels + first,
-                    &values[..LANES.min(channels - first)],
-                );
+                let multipliers = &multipliers[block];
+                let mut values = [0.0; LANES];
+                for lane in 0..LANES {
+                    values[lane] = sums[lane] as f32 * multipliers[lane];
+                }
+                let count = LANES.min(channels - first);
+                self.write.write(row * channels + first, &values[..count]);
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use ocellus_int8_kernels::logistic;
 use tract_onnx::pb::NodeProto;
 
 use super::{Expr, Import, Outcome};
@@ -48,17 +49,17 @@ impl Import<'_> {
         let Some(function) = self.function(node)? else {
             return Ok(Some("this operator is not known on integers"));
         };
-        match self.exprs[e] {
-            Expr::Table { .. } => self.map(node, e, &*function),
-            _ => Ok(Some("its input is not quantized")),
+        if let Expr::Table { .. } = self.exprs[e] {
+            return self.map(node, e, &*function);
         }
+        let taken = self.sigmoid_of_float(node, e)?;
+        Ok((!taken).then_some("its input is not quantized"))
     }
 
     fn function(&self, node: &NodeProto) -> Result<Option<Function>, Error> {
-        let sigmoid = |v: f32| 1.0 / (1.0 + (-v).exp());
         let alpha = |default| float(node, "alpha", default);
         Ok(Some(match node.op_type.as_str() {
-            "Sigmoid" => Box::new(sigmoid),
+            "Sigmoid" => Box::new(logistic),
             "Tanh" => Box::new(f32::tanh),
             "Exp" => Box::new(f32::exp),
             "Log" => Box::new(f32::ln),
@@ -146,9 +147,13 @@ impl Import<'_> {
             }
             _ => {}
         }
+        if op == "Mul" && (self.silu_of_float(node, a, b)? || self.silu_of_float(node, b, a)?) {
+            return Ok(None);
+        }
         match (op, self.direct(a), self.direct(b)) {
             ("Add", Some(a), Some(b)) => self.set_expr(node, Expr::Add(a, b)),
             ("Mul", Some(a), Some(b)) => self.set_expr(node, Expr::Mul(a, b)),
+            ("Add" | "Mul", _, _) if self.table_sum(node, a, b, op == "Mul")? => Ok(None),
             _ if self.real(a).is_none() && self.real(b).is_none() => Ok(None),
             _ => Ok(Some(
                 "it is no sum, no product, and no function of one quantized tensor",
@@ -156,14 +161,14 @@ impl Import<'_> {
         }
     }
 
-    fn tensor(&self, e: super::ExprId) -> Option<crate::graph::TensorId> {
+    pub(super) fn tensor(&self, e: super::ExprId) -> Option<crate::graph::TensorId> {
         match self.exprs[e] {
             Expr::Table { tensor, .. } => Some(tensor),
             _ => None,
         }
     }
 
-    fn table(&self, name: &str) -> Option<(super::ExprId, RealTable)> {
+    pub(super) fn table(&self, name: &str) -> Option<(super::ExprId, RealTable)> {
         let e = self.real(name)?;
         match &self.exprs[e] {
             Expr::Table { table, .. } => Some((e, table.clone())),

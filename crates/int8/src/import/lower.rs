@@ -6,7 +6,9 @@ use tract_onnx::pb::NodeProto;
 
 use super::{Expr, ExprId, Import};
 use crate::Error;
-use crate::graph::{Convolution, Limits, Move, NO_LIMITS, Node, Op, Quant, Source, TensorId};
+use crate::graph::{
+    Convolution, FloatDepthwise, Limits, Move, NO_LIMITS, Node, Op, Quant, Source, TensorId,
+};
 use crate::proto::{malformed, node_name};
 
 /// What was asked for: an expression, its scale's bits and zero point, its limits.
@@ -50,6 +52,38 @@ impl Import<'_> {
             }
             Expr::Add(a, b) => self.push(name, Op::Add(limits), vec![a, b], quant),
             Expr::Mul(a, b) => self.push(name, Op::Mul(limits), vec![a, b], quant),
+            Expr::FloatDepthwise {
+                x,
+                convolution,
+                function,
+                name,
+            } => {
+                let c = Arc::new(FloatDepthwise {
+                    function,
+                    ..(*convolution).clone()
+                });
+                self.push(&name, Op::FloatDepthwise(c, limits), vec![x], quant)
+            }
+            Expr::ResizeLinear { x, numbers, resize } => {
+                let op = Op::ResizeLinear {
+                    resize,
+                    numbers,
+                    limits,
+                };
+                self.push(name, op, vec![x], quant)
+            }
+            Expr::TableSum {
+                xs,
+                numbers,
+                product,
+            } => {
+                let op = Op::TableSum {
+                    numbers,
+                    product,
+                    limits,
+                };
+                self.push(name, op, xs.to_vec(), quant)
+            }
             Expr::AveragePool {
                 x,
                 window,

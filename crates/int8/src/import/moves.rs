@@ -2,10 +2,14 @@
 //! quantization is known.
 
 use tract_onnx::pb::NodeProto;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::type_proto::Value as TypeValue;
 
-use super::{Expr, Import, Outcome, Value, products::window};
+use super::floats::is_finite;
+use super::products::{NOT_QUANTIZED, window};
+use super::{Expr, Import, Outcome, Value};
 use crate::Error;
-use crate::graph::{Coordinates, Move, Op, ResizeNearest, ResizeTarget, Rounding};
+use crate::graph::{Coordinates, Move, Op, Resize, ResizeTarget, Rounding};
 use crate::proto::{
     Constant, attribute, input, int, malformed, node_name, required_input, sizes, text,
 };
@@ -35,13 +39,30 @@ impl Import<'_> {
                 _ => Ok(None),
             };
         }
-        let Some(value) = self.values.get(x).cloned() else {
+        let known = match self.values.get(x) {
+            Some(value) => Some(value.clone()),
+            // Quantized after it was moved is moved after it was quantized.
+            None if self.is_float_input(x) => {
+                Some(Value::Real(self.expr(Expr::Source(x.to_string()), 0)))
+            }
+            None => None,
+        };
+        let Some(value) = known else {
             return Ok(None);
         };
-        let how = match self.how(node)? {
-            Ok(how) => how,
-            Err(reason) => return Ok(Some(reason)),
-        };
+        match self.how(node)? {
+            Ok(how) => self.moved_value(node, value, how),
+            Err(reason) => Ok(Some(reason)),
+        }
+    }
+
+    fn is_float_input(&self, name: &str) -> bool {
+        let input = self.graph.input.iter().find(|i| i.name == name);
+        let kind = input.and_then(|i| i.r#type.as_ref()?.value.as_ref());
+        matches!(kind, Some(TypeValue::TensorType(t)) if t.elem_type == DataType::Float as i32)
+    }
+
+    fn moved_value(&mut self, node: &NodeProto, value: Value, how: Move) -> Outcome {
         match value {
             Value::Input {
                 name,
@@ -204,18 +225,74 @@ impl Import<'_> {
                     _ => return Ok(Err(UNKNOWN_SHAPE)),
                 }
             }
-            "Resize" => return self.resize(node),
+            "SpaceToDepth" => match usize::try_from(int(node, "blocksize", 0)) {
+                Ok(block @ 1..) => Move::SpaceToDepth(block),
+                _ => return Err(malformed(node, "its blocksize is less than 1")),
+            },
+            "Gather" => {
+                let indices = required_input(node, 1)?;
+                let Some(tensor) = self.constants.get(indices) else {
+                    return Ok(Err("its indices are not constants"));
+                };
+                let tensor = Constant(tensor);
+                if tensor.dims()?.len() != 1 {
+                    return Ok(Err("its indices are no list"));
+                }
+                Move::Select {
+                    axis: int(node, "axis", 0),
+                    at: tensor.ints()?,
+                }
+            }
             _ => return Ok(Err("this operator is not known on integers")),
         }))
     }
 
-    fn resize(&self, node: &NodeProto) -> Result<Result<Move, &'static str>, Error> {
+    pub(super) fn resize(&mut self, node: &NodeProto) -> Outcome {
+        let x = required_input(node, 0)?;
+        let Some(value) = self.values.get(x).cloned() else {
+            return Ok(None);
+        };
+        let (resize, rounding) = match self.resize_of(node)? {
+            Ok(resize) => resize,
+            Err(reason) => return Ok(Some(reason)),
+        };
+        if let Some(rounding) = rounding {
+            return self.moved_value(node, value, Move::ResizeNearest(resize, rounding));
+        }
+        let spatial = match &resize.target {
+            ResizeTarget::Scales(scales) => matches!(scales[..], [1.0, 1.0, _, _]),
+            ResizeTarget::Sizes(sizes) => sizes.len() == 4,
+        };
+        match self.table(x) {
+            Some((e, numbers)) if spatial && is_finite(&numbers[..]) => {
+                let tensor = self.tensor(e).expect("it has a table");
+                let expr = Expr::ResizeLinear {
+                    x: tensor,
+                    numbers,
+                    resize,
+                };
+                self.set_expr(node, expr)
+            }
+            Some(_) => Ok(Some(
+                "it interpolates along other axes than height and width",
+            )),
+            None => Ok(Some(NOT_QUANTIZED)),
+        }
+    }
+
+    /// Nearest with its rounding, or linear.
+    fn resize_of(
+        &self,
+        node: &NodeProto,
+    ) -> Result<Result<(Resize, Option<Rounding>), &'static str>, Error> {
         let said = |name: &str, default: &'static str| {
             text(node, name).map_or(default.to_string(), |t| t.into_owned())
         };
-        if said("mode", "nearest") != "nearest" {
-            return Ok(Err("it interpolates: only nearest is done on integers"));
-        }
+        let linear = match said("mode", "nearest").as_str() {
+            "nearest" => false,
+            "linear" => true,
+            _ => return Ok(Err("it interpolates otherwise than linearly")),
+        };
         let antialias = int(node, "antialias", 0) != 0;
         let policy = said("keep_aspect_ratio_policy", "stretch");
         if antialias || policy != "stretch" || attribute(node, "axes").is_some() {
@@ -256,11 +333,11 @@ impl Import<'_> {
                 None => return Ok(Err("its scales are not constants")),
             }
         };
-        Ok(Ok(Move::ResizeNearest(ResizeNearest {
+        let resize = Resize {
             target,
             coordinates,
-            rounding,
-        })))
+        };
+        Ok(Ok((resize, (!linear).then_some(rounding))))
     }
 
     pub(super) fn max_pool(&mut self, node: &NodeProto) -> Outcome {

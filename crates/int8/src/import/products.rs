@@ -20,12 +20,14 @@ struct Operands {
     signed: bool,
 }
 
-const NOT_QUANTIZED: &str = "its input is not quantized";
+pub(super) const NOT_QUANTIZED: &str = "its input is not quantized";
+pub(super) const WEIGHTS_NOT_QUANTIZED: &str = "its weights are not quantized";
 
 impl Import<'_> {
     pub(super) fn convolution(&mut self, node: &NodeProto) -> Outcome {
         let o = match self.operands(node)? {
             Ok(operands) => operands,
+            Err(WEIGHTS_NOT_QUANTIZED) => return self.float_depthwise(node),
             Err(reason) => return Ok(Some(reason)),
         };
         let &[outputs, depth, kh, kw] = o.dims.as_slice() else {
@@ -99,7 +101,7 @@ impl Import<'_> {
     fn operands(&self, node: &NodeProto) -> Result<Result<Operands, &'static str>, Error> {
         let (x, w) = (required_input(node, 0)?, required_input(node, 1)?);
         let Some(Value::Dequantized(weights)) = self.values.get(w) else {
-            return Ok(Err("its weights are not quantized"));
+            return Ok(Err(WEIGHTS_NOT_QUANTIZED));
         };
         let Some(x) = self.direct(x) else {
             return Ok(Err(NOT_QUANTIZED));

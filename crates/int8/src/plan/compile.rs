@@ -1,29 +1,24 @@
 //! A fused region → steps and buffers.
 
+mod floats;
+mod layout;
+mod moves;
+
 use std::collections::HashMap;
 
 use ocellus_int8_kernels::{
-    Add, AveragePool, Conv, ConvSpec, Gather, Geometry, Isa, KernelError, Lut, MaxPool, Mul,
-    Operand, Output as ConvOutput, Quantization, Residual, Shape, Sign,
+    Add, AveragePool, Conv, ConvSpec, Geometry, Isa, KernelError, Lut, MaxPool, Mul, Operand,
+    Output as ConvOutput, Quantization, Residual, Shape, Sign, TableSum,
 };
 
 use super::{Kernel, Output, OutputKind, Place, Plan, Step, Taken};
 use crate::Error;
-use crate::copy::{StridedCopy, strides};
 use crate::graph::{
-    Convolution, Element, Limits, Move, NO_LIMITS, Node, Op, Quant, Region, SinkKind, Source,
-    TensorId, Weights, Window,
+    Convolution, Element, Limits, NO_LIMITS, Node, Op, Quant, Region, SinkKind, Source, TensorId,
+    Weights, Window,
 };
 use crate::shapes;
-
-/// How a tensor lies in its buffer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Layout {
-    /// Row-major, as ONNX has it.
-    Plain,
-    /// A picture, NHWC.
-    ChannelsLast,
-}
+use layout::{Layout, in_order, logical_strides, relayout, same_bytes};
 
 /// A tensor's bytes: a buffer, or an input of the region.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -140,7 +135,15 @@ impl Compiler<'_> {
             node: node.name.clone(),
             kernel,
             macs: macs as u64,
+            float: false,
         });
+    }
+
+    fn take_float(&mut self, node: &Node, kernel: &'static str, macs: usize) {
+        self.take(node, kernel, macs);
+        if let Some(taken) = self.taken.last_mut() {
+            taken.float = true;
+        }
     }
 
     fn quant(&self, tensor: TensorId) -> Result<Quant, String> {
@@ -211,7 +214,15 @@ impl Compiler<'_> {
                 );
                 self.product(node, c, geometry, vec![x], 1, bytes, Layout::Plain)?
             }
-            Op::Add(limits) | Op::Mul(limits) => self.sum(tensor, node, *limits)?,
+            Op::Add(limits) | Op::Mul(limits) | Op::TableSum { limits, .. } => {
+                self.sum(tensor, node, *limits)?
+            }
+            Op::FloatDepthwise(c, limits) => self.float_depthwise(tensor, node, c, *limits)?,
+            Op::ResizeLinear {
+                resize,
+                numbers,
+                limits,
+            } => self.resize_linear(tensor, node, resize, numbers, *limits)?,
             Op::MaxPool(window) => {
                 let x = self.stored(node.inputs[0], Layout::ChannelsLast)?;
                 let geometry = self.pool_geometry(window, node, &shape)?;
@@ -289,6 +300,9 @@ impl Compiler<'_> {
                             | Op::GlobalAverage { .. }
                             | Op::Add(_)
                             | Op::Mul(_)
+                            | Op::FloatDepthwise(..)
+                            | Op::ResizeLinear { .. }
+                            | Op::TableSum { .. }
                             | Op::Concat { .. }
                             | Op::Move(_)
                             | Op::Table(_)
@@ -451,15 +465,28 @@ impl Compiler<'_> {
         let output = node.quant().ok_or("it is of floats")?;
         let (qa, qb) = (self.quant(a)?, self.quant(b)?);
         let quantization = self.quantization(output, limits);
-        let kernel = if matches!(node.op, Op::Add(_)) {
-            self.take(node, "addition", 0);
-            let (a, b) = (self.operand(qa, output), self.operand(qb, output));
-            Kernel::Add(Add::new(self.isa, self.sign, a, b, quantization).map_err(text)?)
-        } else {
-            self.take(node, "multiplication", 0);
-            let zeros = [self.value(qa.zero), self.value(qb.zero)];
-            let ratio = qa.scale * qb.scale / output.scale;
-            Kernel::Mul(Mul::new(self.isa, self.sign, zeros, ratio, quantization).map_err(text)?)
+        let kernel = match &node.op {
+            Op::TableSum {
+                numbers, product, ..
+            } => {
+                self.take_float(node, "sum of functions", 0);
+                let [p, q] = [0, 1].map(|i| self.numbers(&numbers[i]));
+                let output = self.float_output(node, limits)?;
+                let sum = TableSum::new(self.isa, self.sign, [&p, &q], *product, output);
+                Kernel::TableSum(sum.map_err(text)?)
+            }
+            Op::Add(_) => {
+                self.take(node, "addition", 0);
+                let (a, b) = (self.operand(qa, output), self.operand(qb, output));
+                Kernel::Add(Add::new(self.isa, self.sign, a, b, quantization).map_err(text)?)
+            }
+            _ => {
+                self.take(node, "multiplication", 0);
+                let zeros = [self.value(qa.zero), self.value(qb.zero)];
+                let ratio = qa.scale * qb.scale / output.scale;
+                let mul = Mul::new(self.isa, self.sign, zeros, ratio, quantization);
+                Kernel::Mul(mul.map_err(text)?)
+            }
         };
         Ok(Stored {
             buffer: self.push(node, kernel, inputs, bytes),
@@ -534,135 +561,6 @@ impl Compiler<'_> {
             channels: geometry.output.c,
         };
         Ok(self.channels_last(node, kernel, x, bytes))
-    }
-
-    fn concat(&mut self, tensor: TensorId, node: &Node, axis: i64) -> Result<Stored, String> {
-        let shape = self.shapes[tensor].clone();
-        let axis = shapes::axis(axis, shape.len())?;
-        let layout = if shape.len() == 4 {
-            Layout::ChannelsLast
-        } else {
-            Layout::Plain
-        };
-        let to = logical_strides(&shape, layout);
-        let (mut inputs, mut copies, mut offset) = (Vec::new(), Vec::new(), 0);
-        for input in &node.inputs {
-            let own = self.shapes[*input].clone();
-            let stored = self.stored[*input].ok_or("its input was not computed")?;
-            let from = logical_strides(&own, stored.layout);
-            copies.push(ordered(&own, &from, &to, layout, [0, offset * to[axis]]));
-            inputs.push(stored.buffer);
-            offset += own[axis];
-        }
-        self.take(node, "concatenation", 0);
-        let kernel = Kernel::Copy { copies, fill: None };
-        Ok(Stored {
-            buffer: self.push(node, kernel, inputs, shape.iter().product()),
-            layout,
-        })
-    }
-
-    fn movement(&mut self, tensor: TensorId, node: &Node, how: &Move) -> Result<Stored, String> {
-        let input = node.inputs[0];
-        let (own, shape) = (self.shapes[input].clone(), self.shapes[tensor].clone());
-        let bytes: usize = shape.iter().product();
-        let stored = self.stored[input].ok_or("its input was not computed")?;
-        match how {
-            Move::Reinterpret => Ok(stored),
-            Move::Reshape { .. } | Move::Flatten { .. } | Move::Squeeze(_) | Move::Unsqueeze(_) => {
-                if own == shape {
-                    return Ok(stored);
-                }
-                Ok(Stored {
-                    buffer: self.stored(input, Layout::Plain)?,
-                    layout: Layout::Plain,
-                })
-            }
-            Move::Transpose(perm) => {
-                // Where the output's axes lie in the bytes as they are.
-                let order: Vec<usize> = storage_order(own.len(), stored.layout)
-                    .iter()
-                    .filter_map(|axis| perm.iter().position(|p| p == axis))
-                    .collect();
-                let places = [Layout::Plain, Layout::ChannelsLast];
-                let kept = places
-                    .into_iter()
-                    .find(|l| storage_order(shape.len(), *l) == order);
-                if let Some(layout) = kept {
-                    return Ok(Stored {
-                        buffer: stored.buffer,
-                        layout,
-                    });
-                }
-                let own_strides = logical_strides(&own, stored.layout);
-                let from: Vec<usize> = perm.iter().map(|p| own_strides[*p]).collect();
-                let copy = in_order(&shape, &from, Layout::Plain, [0, 0]);
-                let kernel = Kernel::Copy {
-                    copies: vec![copy],
-                    fill: None,
-                };
-                let buffer = self.push(node, kernel, vec![stored.buffer], bytes);
-                Ok(Stored {
-                    buffer,
-                    layout: Layout::Plain,
-                })
-            }
-            Move::Slice(cuts) => {
-                let mut from = logical_strides(&own, stored.layout);
-                let mut offset = 0;
-                for (axis, range, step) in shapes::slices(cuts, &own)? {
-                    offset += range.start * from[axis];
-                    from[axis] *= step;
-                }
-                let copy = in_order(&shape, &from, stored.layout, [offset, 0]);
-                let kernel = Kernel::Copy {
-                    copies: vec![copy],
-                    fill: None,
-                };
-                let buffer = self.push(node, kernel, vec![stored.buffer], bytes);
-                Ok(Stored {
-                    buffer,
-                    layout: stored.layout,
-                })
-            }
-            Move::Pad { pads, fill } => {
-                let from = logical_strides(&own, stored.layout);
-                let to = logical_strides(&shape, stored.layout);
-                let offset = pads
-                    .iter()
-                    .zip(&to)
-                    .map(|(p, stride)| *p as usize * stride)
-                    .sum();
-                let copy = ordered(&own, &from, &to, stored.layout, [0, offset]);
-                let fill = Some(fill ^ self.flip());
-                let kernel = Kernel::Copy {
-                    copies: vec![copy],
-                    fill,
-                };
-                let buffer = self.push(node, kernel, vec![stored.buffer], bytes);
-                Ok(Stored {
-                    buffer,
-                    layout: stored.layout,
-                })
-            }
-            Move::ResizeNearest(resize) => {
-                let [n, c, h, w] = shapes::picture(&own)?;
-                if [shape[0], shape[1]] != [n, c] {
-                    return Err("it resizes batch or channels".into());
-                }
-                let x = self.stored(input, Layout::ChannelsLast)?;
-                let rows = shapes::nearest(resize, 2, h, shape[2]);
-                let columns = shapes::nearest(resize, 3, w, shape[3]);
-                let gather = Gather::new(Shape::new(h, w, c), rows, columns, 0..c).map_err(text)?;
-                self.take(node, "nearest resize", 0);
-                let kernel = Kernel::Resize {
-                    gather,
-                    batch: n,
-                    channels: c,
-                };
-                Ok(self.channels_last(node, kernel, x, bytes))
-            }
-        }
     }
 
     fn output(&self, tensor: TensorId, kind: &SinkKind) -> (Buffer, Vec<usize>, OutputKind) {
@@ -810,61 +708,6 @@ impl Compiler<'_> {
 
 fn text(e: KernelError) -> String {
     e.to_string()
-}
-
-/// Whether both layouts give the same bytes.
-fn same_bytes(shape: &[usize]) -> bool {
-    match shape {
-        [_, c, h, w] => *c == 1 || h * w == 1,
-        _ => true,
-    }
-}
-
-/// The axes in the order in which they lie, the outermost first.
-fn storage_order(rank: usize, layout: Layout) -> Vec<usize> {
-    match (rank, layout) {
-        (4, Layout::ChannelsLast) => vec![0, 2, 3, 1],
-        _ => (0..rank).collect(),
-    }
-}
-
-/// For each axis as ONNX counts them, its stride.
-fn logical_strides(shape: &[usize], layout: Layout) -> Vec<usize> {
-    let order = storage_order(shape.len(), layout);
-    let stored: Vec<usize> = order.iter().map(|i| shape[*i]).collect();
-    let mut logical = vec![0; shape.len()];
-    for (axis, stride) in order.into_iter().zip(strides(&stored)) {
-        logical[axis] = stride;
-    }
-    logical
-}
-
-/// A copy whose axes are gone through in the order of the output's layout.
-fn ordered(
-    shape: &[usize],
-    from: &[usize],
-    to: &[usize],
-    layout: Layout,
-    offsets: [usize; 2],
-) -> StridedCopy {
-    let order = storage_order(shape.len(), layout);
-    let pick = |list: &[usize]| -> Vec<usize> { order.iter().map(|i| list[*i]).collect() };
-    StridedCopy::new(&pick(shape), &pick(from), &pick(to), offsets)
-}
-
-/// A copy that fills a whole output of this layout.
-fn in_order(shape: &[usize], from: &[usize], layout: Layout, offsets: [usize; 2]) -> StridedCopy {
-    ordered(
-        shape,
-        from,
-        &logical_strides(shape, layout),
-        layout,
-        offsets,
-    )
-}
-
-fn relayout(shape: &[usize], from: Layout, to: Layout) -> StridedCopy {
-    in_order(shape, &logical_strides(shape, from), to, [0, 0])
 }
 
 fn geometry(

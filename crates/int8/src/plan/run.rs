@@ -232,6 +232,38 @@ impl Step {
                 let x = read(0)?;
                 pool.rows(out, 1, scratch, &|r, out, _| table.run(&x[r], out))?;
             }
+            Kernel::TableSum(sum) => {
+                let (a, b) = (read(0)?, read(1)?);
+                pool.rows(out, 1, scratch, &|r, out, _| {
+                    sum.run(&a[r.clone()], &b[r], out)
+                })?;
+            }
+            Kernel::FloatDepthwise {
+                conv,
+                batch,
+                channels,
+            } => {
+                let x = read(0)?;
+                let each = [x.len() / batch, out.len() / batch];
+                for (x, out) in x.chunks_exact(each[0]).zip(out.chunks_exact_mut(each[1])) {
+                    pool.rows(out, *channels, scratch, &|rows, out, scratch| {
+                        conv.run(x, out, scratch, rows)
+                    })?;
+                }
+            }
+            Kernel::Interpolate {
+                resize,
+                batch,
+                channels,
+            } => {
+                let x = read(0)?;
+                let each = [x.len() / batch, out.len() / batch];
+                for (x, out) in x.chunks_exact(each[0]).zip(out.chunks_exact_mut(each[1])) {
+                    pool.rows(out, *channels, scratch, &|rows, out, scratch| {
+                        resize.run(x, out, scratch, rows)
+                    })?;
+                }
+            }
             Kernel::Copy { copies, fill } => {
                 if let Some(fill) = fill {
                     out.fill(*fill);

@@ -219,6 +219,55 @@ def pools_and_moves(out: Path) -> None:
             g.save(out, f"move-{name}-{kind}", g.quantized(y, 0.03))
 
 
+def floats(out: Path) -> None:
+    """What stays float between quantized tensors."""
+    windows = {
+        "3x3": ([1, 24, 9, 11], 3, dict(pads=[1, 1, 1, 1])),
+        "3x3-stride2": ([2, 13, 10, 9], 3, dict(pads=[1, 1, 1, 1], strides=[2, 2])),
+        "5x5-dilated": ([1, 8, 12, 17], 5, dict(pads=[4, 4, 4, 4], dilations=[2, 2])),
+        "valid": ([1, 5, 7, 7], 3, dict(auto_pad="VALID")),
+        "same": ([1, 16, 10, 10], 3, dict(auto_pad="SAME_UPPER", strides=[2, 2])),
+    }
+    for kind in KIND:
+        for name, (shape, size, attributes) in windows.items():
+            for function in ("plain", "sigmoid", "silu", "relu6"):
+                g = Graph(kind)
+                x = g.integers(shape, 0.03)
+                x = g.node("Mul", x, g.node("Sigmoid", x))
+                w = g.constant((RNG.normal(size=[shape[1], 1, size, size]) * 0.3).astype(np.float32))
+                bias = [g.constant(RNG.normal(size=shape[1]).astype(np.float32))] if name != "valid" else []
+                y = g.node("Conv", x, w, *bias, group=shape[1], **attributes)
+                if function == "relu6":
+                    y = g.node("Clip", y, g.constant(np.float32(0)), g.constant(np.float32(6)))
+                elif function != "plain":
+                    s = g.node("Sigmoid", y)
+                    y = s if function == "sigmoid" else g.node("Mul", y, s)
+                g.save(out, f"float-depthwise-{name}-{function}-{kind}", g.quantized(y, 0.02))
+        for mode in ("asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners"):
+            for size in ([1, 1, 2.5, 3.1], [1, 1, 0.5, 0.7]):
+                g = Graph(kind)
+                y = g.node("Resize", g.integers([2, 21, 9, 7], 0.03), "", g.constant(np.float32(size)), coordinate_transformation_mode=mode, mode="linear")
+                g.save(out, f"resize-linear-{mode}-{size[2]}-{kind}", g.quantized(g.node("Relu", y), 0.02))
+        g = Graph(kind)
+        y = g.node("Resize", g.integers([1, 3, 1, 1], 0.03), "", "", g.constant(np.int64([1, 3, 5, 6])), coordinate_transformation_mode="half_pixel", mode="linear")
+        g.save(out, f"resize-linear-sizes-{kind}", g.quantized(y, 0.03))
+        for op in ("Add", "Mul"):
+            g = Graph(kind)
+            a, b = g.integers([1, 5, 6, 7], 0.03), g.integers([1, 5, 6, 7], 0.02, 77)
+            y = g.node(op, g.node("Mul", a, g.node("Sigmoid", a)), b)
+            both = g.node("Concat", y, g.node("Tanh", b), axis=1)
+            g.save(out, f"{op}-of-functions-{kind}", g.quantized(both, 0.03, 60))
+        # Moved, and only then quantized.
+        g = Graph(kind)
+        g.inputs["in0"] = RNG.normal(size=[1, 3, 8, 6]).astype(np.float32)
+        y = g.node("SpaceToDepth", "in0", blocksize=2)
+        y = g.node("Gather", y, g.constant(np.int64([0, 1, 2, 6, 7, 8, 3, 4, 5, 9, -2, -1])), axis=1)
+        y = g.requantized(y, 0.02)
+        weights, scales = g.weights([16, 12, 3, 3], True)
+        y = g.node("Conv", y, weights, g.bias(scales, 0.02), pads=[1, 1, 1, 1])
+        g.save(out, f"space-to-depth-{kind}", g.quantized(y, 0.2))
+
+
 def qoperators(out: Path) -> None:
     for kind in KIND:
         g = Graph(kind)
@@ -245,7 +294,7 @@ def qoperators(out: Path) -> None:
 
 def main() -> None:
     out = Path(sys.argv[1])
-    for make in (convolutions, products, elementwise, pools_and_moves, qoperators):
+    for make in (convolutions, products, elementwise, pools_and_moves, floats, qoperators):
         make(out)
 
 

@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from PIL import Image
 
-from cases import session
+from cases import session, unshared
 
 IMAGES = 100
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -66,25 +66,19 @@ def inputs(name: str, data: Path):
 
 
 def on_unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same numbers with activations as u8 where they were s8, each zero point 128 higher: only these does onnxruntime compute on
-    integers on x86-64, without a float's rounding on the way. Each reader gets its own constants, which it wants too."""
+    """The same numbers with activations as u8 where they were s8, inputs and outputs too, each zero point 128 higher: only these does
+    onnxruntime compute on integers on x86-64, without a float's rounding on the way."""
+    model = unshared(model)
     graph = model.graph
     constants = {i.name: i for i in graph.initializer}
-    for index, node in enumerate(graph.node):
-        for slot, name in enumerate(node.input):
-            if name in constants:
-                own = onnx.TensorProto()
-                own.CopyFrom(constants[name])
-                own.name = node.input[slot] = f"{name}/{index}/{slot}"
-                graph.initializer.append(own)
-    own = {i.name: i for i in graph.initializer}
-    if any(v.type.tensor_type.elem_type == TensorProto.INT8 for v in [*graph.input, *graph.output]):
-        return model
+    for value in [*graph.input, *graph.output]:
+        if value.type.tensor_type.elem_type == TensorProto.INT8:
+            value.type.tensor_type.elem_type = TensorProto.UINT8
     for node in graph.node:
         integers = {"QuantizeLinear": node.output, "DequantizeLinear": node.input}.get(node.op_type)
-        if not integers or integers[0] in own:
+        if not integers or integers[0] in constants:
             continue
-        zero = own[node.input[2]]
+        zero = constants[node.input[2]]
         value = numpy_helper.to_array(zero)
         if value.dtype == np.int8:
             zero.CopyFrom(numpy_helper.from_array((value.astype(np.int16) + 128).astype(np.uint8), zero.name))
@@ -92,17 +86,25 @@ def on_unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def flipped(value: np.ndarray, kind) -> np.ndarray:
+    """The same numbers counted in the other kind of bytes."""
+    return value if value.dtype == kind else (value.view(np.uint8) ^ 0x80).view(kind)
+
+
 def main() -> None:
     path, data, out = map(Path, sys.argv[1:4])
-    run = session(on_unsigned(onnx.load(path)))
+    model = onnx.load(path)
+    run = session(on_unsigned(model))
     first = run.get_inputs()[0]
-    dtype = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8}[first.type]
+    signed = any(i.type.tensor_type.elem_type == TensorProto.INT8 for i in model.graph.input)
+    dtype = np.int8 if signed else {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8}[first.type]
     count = IMAGES if not path.name.startswith(("yolox", "deeplab")) else 10
     with open(out / "in", "wb") as given, open(out / "out", "wb") as results:
         for _, value in zip(range(count), inputs(path.name, data)):
             value = np.ascontiguousarray(value[None], dtype)
             given.write(value.tobytes())
-            for result in run.run(None, {first.name: value}):
+            for result in run.run(None, {first.name: flipped(value, np.uint8) if signed else value}):
+                result = flipped(result, np.int8) if signed and result.dtype == np.uint8 else result
                 results.write(np.ascontiguousarray(result).tobytes())
 
 

@@ -1,0 +1,93 @@
+//! Float operators that stand between quantized tensors: bytes in, bytes out, floats only in between.
+//!
+//! In: a picture, one byte an element, and the number that each byte stands for. Out: bytes of the output's scale. The
+//! picture's rows become floats as they are needed, in the scratch memory that the calling thread brings.
+//!
+//! What always holds: the floats are those of onnxruntime on a processor with fused multiply-add, bit for bit, because the
+//! operations and their order are the same; and those of every instruction set are the same ([`multiply_add`]).
+
+mod depthwise;
+mod function;
+mod interpolate;
+mod rows;
+mod sum;
+
+pub use depthwise::{FloatDepthwise, FloatDepthwiseSpec};
+pub use function::{Function, logistic};
+pub use interpolate::{Interpolate, Neighbours};
+pub use sum::TableSum;
+
+use crate::{KernelError, Quantization, Sign, quantization::check_ratio};
+
+/// The number that each byte, as it is stored, stands for.
+pub type Numbers = [f32; 256];
+
+/// Channels that are computed side by side.
+const LANES: usize = 8;
+
+/// `a · b + c`, rounded once; twice on processors that could do the former only in software.
+#[inline(always)]
+fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(target_arch = "arm") {
+        a * b + c
+    } else {
+        a.mul_add(b, c)
+    }
+}
+
+/// How floats become bytes: divided by the scale, then as [`Quantization`] says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FloatOutput {
+    /// Size of a step.
+    pub scale: f32,
+    /// Zero point and limits.
+    pub quantization: Quantization,
+}
+
+impl FloatOutput {
+    fn writer(self) -> Writer {
+        let Quantization { zero, min, max } = self.quantization;
+        Writer {
+            scale: self.scale,
+            low: (min - zero) as f32,
+            high: (max - zero) as f32,
+            zero,
+        }
+    }
+
+    fn check(self, sign: Sign) -> Result<(), KernelError> {
+        check_ratio("the output's scale", self.scale)?;
+        self.quantization.check("the output", sign)
+    }
+}
+
+/// [`FloatOutput`] in the form in which loops have it.
+#[derive(Clone, Copy, Debug)]
+struct Writer {
+    scale: f32,
+    low: f32,
+    high: f32,
+    zero: i32,
+}
+
+impl Writer {
+    /// As [`Quantization::quantize`], in operations that there are vectors of: adding 1.5 · 2^23 rounds half to even.
+    #[inline(always)]
+    fn byte(self, value: f32) -> u8 {
+        const ROUND: f32 = 12_582_912.0;
+        let steps = (value / self.scale).max(self.low).min(self.high);
+        let rounded = (steps + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
+        (rounded + self.zero) as u8
+    }
+}
+
+/// Numbers that a model brings are numbers.
+fn check_finite(what: &'static str, values: &[f32]) -> Result<(), KernelError> {
+    match values.iter().find(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(v) => Err(KernelError::Value {
+            what,
+            problem: format!("it holds {v}"),
+        }),
+    }
+}
