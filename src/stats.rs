@@ -61,6 +61,12 @@ pub struct CameraStats {
     pub abandoned: Counter,
     /// Times the device was lost and reopened.
     pub reopened: Counter,
+    /// Crops of detections that another model looked at.
+    pub crops: Counter,
+    /// Times that a crop was due and had to wait for a later frame, because the frame's number of crops was reached.
+    pub crops_deferred: Counter,
+    /// Crops on which inference failed.
+    pub crops_failed: Counter,
     /// Inferred frames whose source knew the truth, and those of them whose top label was right.
     pub judged: Counter,
     /// See `judged`.
@@ -160,15 +166,18 @@ pub enum Stage {
     Infer,
     /// Outputs → results.
     DecodeOutput,
+    /// All of that for the crops of what was found.
+    Crops,
 }
 
 impl Stage {
     /// In the order in which a frame meets them, the total last.
-    pub const ALL: [Stage; 5] = [
+    pub const ALL: [Stage; 6] = [
         Self::Decode,
         Self::Preprocess,
         Self::Infer,
         Self::DecodeOutput,
+        Self::Crops,
         Self::Age,
     ];
 
@@ -180,6 +189,7 @@ impl Stage {
             Self::Preprocess => "preprocess",
             Self::Infer => "infer",
             Self::DecodeOutput => "decode_output",
+            Self::Crops => "crops",
         }
     }
 }
@@ -270,12 +280,13 @@ impl Stats {
         }
     }
 
-    /// The latency of every stage since the start.
+    /// The latency of every stage that was met since the start.
     pub fn latencies(&self) -> Vec<LatencySummary> {
         let ms = |us: u64| us as f64 / 1000.0;
         let l = self.latencies.lock().unwrap();
         l.stages
             .iter()
+            .filter(|(_, h)| !h.is_empty())
             .map(|(stage, h)| LatencySummary {
                 stage: *stage,
                 count: h.len(),
@@ -312,6 +323,9 @@ impl CameraStats {
             still: Counter::default(),
             abandoned: Counter::default(),
             reopened: Counter::default(),
+            crops: Counter::default(),
+            crops_deferred: Counter::default(),
+            crops_failed: Counter::default(),
             judged: Counter::default(),
             right: Counter::default(),
         }

@@ -12,6 +12,7 @@ use common::schema::{check, check_seen};
 use ocellus::clock::SystemClock;
 use ocellus::controls::{CameraSettings, Controls};
 use ocellus::frame::{FrameMeta, Truth};
+use ocellus::observe::crops::CropResult;
 use ocellus::observe::track::{TrackChange, TrackEvent};
 use ocellus::observe::zones::{
     ByClass, Counts, LineCounts, Side, ZoneChange, ZoneCounts, ZoneEvent,
@@ -54,6 +55,7 @@ impl Device {
             sha256: "ab".repeat(32),
             tasks: vec!["classify".into(), "embed".into()],
             cameras: vec!["porch".into()],
+            crops_of: None,
         };
         let info = DeviceInfo::new("dev-1", vec![model]);
         let clock = Arc::new(SystemClock);
@@ -202,11 +204,12 @@ fn observation(seq: u64, change: Option<(Option<&str>, Option<&str>)>) -> Observ
         label: label.into(),
         score,
     };
+    let at = Instant::now();
     Observation {
         meta: FrameMeta {
             camera: "porch".into(),
             sequence: 1000 + seq,
-            captured_at: Instant::now(),
+            captured_at: at,
             wall_time: SystemTime::now(),
             truth: Some(Arc::new(Truth {
                 label: Some("mailbox".into()),
@@ -248,6 +251,7 @@ fn observation(seq: u64, change: Option<(Option<&str>, Option<&str>)>) -> Observ
             preprocess: Duration::from_micros(2_010),
             infer: Duration::from_micros(31_700),
             decode_output: Duration::from_micros(301),
+            crops: Some(Duration::from_micros(9_050)),
         },
         fps: 14.97,
         state: Some(State {
@@ -261,6 +265,21 @@ fn observation(seq: u64, change: Option<(Option<&str>, Option<&str>)>) -> Observ
             lasted: Duration::from_millis(2500),
         }),
         followed: Followed::default(),
+        crops: vec![vec![Arc::new(CropResult {
+            model: Arc::new(ModelRef {
+                id: "reid".into(),
+                sha256: "cd".repeat(32),
+            }),
+            captured_at: at - Duration::from_millis(1400),
+            results: vec![
+                TaskResult::Classification(vec![class("adult", 1, 0.8)]),
+                TaskResult::Embedding(Embedding {
+                    values: vec![1.0, -2.0],
+                    l2_normalized: false,
+                    dtype: EmbeddingType::F16,
+                }),
+            ],
+        })]],
         requested: false,
     }
 }
@@ -332,7 +351,12 @@ fn life(port: u16, version: u8) {
     let found = seen.iter().find(|s| s.topic.ends_with("/detections"));
     assert_eq!(
         found.unwrap().json()["detections"],
-        json!([{"label":"person","index":0,"score":0.8889,"box":[0.4345,0.0,0.767,1.0],"track":3}])
+        json!([{"label":"person","index":0,"score":0.8889,"box":[0.4345,0.0,0.767,1.0],"track":3,"crops":[{
+            "model": {"id":"reid","sha256":"cd".repeat(32)},
+            "age_ms": 1400.0,
+            "results": [{"label":"adult","index":1,"score":0.8}],
+            "embedding": {"dim":2,"dtype":"f16","l2_normalized":false,"b64":"ADwAwA=="},
+        }]}])
     );
     if std::env::var("OCELLUS_SHOW_MESSAGES").is_ok() {
         seen.iter()

@@ -10,7 +10,8 @@ use common::{cosine, python, skip, sorted, test_data};
 use ocellus::frame::{Frame, FrameMeta, FramePool, Geometry, PixelFormat};
 use ocellus::model::{LoadOptions, Model};
 use ocellus::preprocess::{
-    InputData, InputSpec, InputTensor, Preprocessor, frame_from_image_bytes,
+    ColourOrder, InputData, InputSpec, InputTensor, PreprocessError, Preprocessor, Region,
+    ResizePolicy, frame_from_image_bytes,
 };
 use proptest::prelude::*;
 
@@ -249,5 +250,290 @@ proptest! {
         let frame = Frame { format, geometry, data, meta: FrameMeta::of_still("raw"), mask: None };
         let mut tensor = InputTensor::for_spec(&pixels());
         let _ = Preprocessor::new(pixels()).run(&frame, &mut tensor);
+    }
+}
+
+/// A raw frame of noise; the bytes that pad its rows are noise, too.
+fn noisy(format: PixelFormat, (width, height): (u32, u32), padding: u32, seed: u64) -> Frame {
+    let mut geometry = Geometry::packed(width, height, format);
+    geometry.stride_bytes += padding;
+    let bytes = format.frame_bytes(height, geometry.stride_bytes).unwrap();
+    let mut state = seed | 1;
+    let noise = std::iter::repeat_with(|| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 56) as u8
+    });
+    let mut data = FramePool::default().take();
+    data.extend(noise.take(bytes));
+    Frame {
+        format,
+        geometry,
+        data,
+        meta: FrameMeta::of_still("noise"),
+        mask: None,
+    }
+}
+
+/// Rows `rows` of a plane, of each the bytes `columns`.
+fn part(
+    plane: &[u8],
+    stride: usize,
+    rows: std::ops::Range<usize>,
+    columns: std::ops::Range<usize>,
+) -> Vec<u8> {
+    let row = |y: usize| plane[y * stride..][columns.clone()].iter().copied();
+    rows.flat_map(row).collect()
+}
+
+/// The frame cut to a region that begins at an even pixel, as bytes of its own.
+fn cut(frame: &Frame, r: Region) -> Frame {
+    let stride = frame.geometry.stride_bytes as usize;
+    let height = frame.geometry.height as usize;
+    let [x, y, w, h] = [r.x, r.y, r.width, r.height].map(|v| v as usize);
+    let (rows, half_rows) = (y..y + h, y / 2..y / 2 + h.div_ceil(2));
+    let luma = &frame.data[..height * stride];
+    let chroma = &frame.data[height * stride..];
+    let (cx, cw) = (x / 2, w.div_ceil(2));
+    let mut data = FramePool::default().take();
+    match frame.format {
+        PixelFormat::Yuyv | PixelFormat::Uyvy => {
+            data.extend(part(luma, stride, rows, 4 * cx..4 * (cx + cw)))
+        }
+        PixelFormat::Rgb24 | PixelFormat::Bgr24 => {
+            data.extend(part(luma, stride, rows, 3 * x..3 * (x + w)))
+        }
+        PixelFormat::Grey => data.extend(part(luma, stride, rows, x..x + w)),
+        PixelFormat::Nv12 => {
+            data.extend(part(luma, stride, rows, x..x + w));
+            let (stride, columns) = (stride.next_multiple_of(2), 2 * cx..2 * (cx + cw));
+            data.extend(part(chroma, stride, half_rows, columns));
+        }
+        PixelFormat::Yu12 => {
+            data.extend(part(luma, stride, rows, x..x + w));
+            let stride = stride.div_ceil(2);
+            let (u, v) = chroma.split_at(stride * height.div_ceil(2));
+            data.extend(part(u, stride, half_rows.clone(), cx..cx + cw));
+            data.extend(part(v, stride, half_rows, cx..cx + cw));
+        }
+        PixelFormat::Mjpeg => panic!("no raw format"),
+    }
+    Frame {
+        format: frame.format,
+        geometry: Geometry::packed(r.width, r.height, frame.format),
+        data,
+        meta: FrameMeta::of_still("cut"),
+        mask: None,
+    }
+}
+
+fn specs() -> [InputSpec; 4] {
+    let spec = |w, h, colour, resize| InputSpec {
+        colour,
+        resize,
+        ..InputSpec::rgb(w, h)
+    };
+    let letterbox = |centre| ResizePolicy::Letterbox { fill: 114, centre };
+    [
+        spec(23, 37, ColourOrder::Bgr, ResizePolicy::Stretch),
+        spec(48, 32, ColourOrder::Rgb, letterbox(true)),
+        spec(9, 64, ColourOrder::Grey, letterbox(false)),
+        spec(
+            40,
+            40,
+            ColourOrder::Rgb,
+            ResizePolicy::ShortSideCrop { short_side: 44 },
+        ),
+    ]
+}
+
+fn tensor(preprocessor: &mut Preprocessor, frame: &Frame, region: Option<Region>) -> InputTensor {
+    let mut out = InputTensor::for_spec(preprocessor.spec());
+    match region {
+        Some(region) => preprocessor.run_region(frame, region, &mut out).unwrap(),
+        None => preprocessor.run(frame, &mut out).unwrap(),
+    };
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// To the last bit, from an even pixel on; one preprocessor for one region after the other.
+    #[test]
+    fn a_region_is_as_a_frame_that_was_cut_to_it(
+        format in prop::sample::select(vec![
+            PixelFormat::Yuyv, PixelFormat::Uyvy, PixelFormat::Nv12, PixelFormat::Yu12,
+            PixelFormat::Rgb24, PixelFormat::Bgr24, PixelFormat::Grey,
+        ]),
+        size in (2u32..120, 2u32..120),
+        padding in 0u32..4,
+        seed: u64,
+        regions in prop::collection::vec((0f64..1.0, 0f64..1.0, 0f64..1.0, 0f64..1.0), 1..4),
+    ) {
+        // YUYV rows are whole pairs; those of NV12 and YU12 are cut where their chroma is whole.
+        let frame = noisy(format, size, 4 * padding, seed);
+        for spec in specs() {
+            let mut preprocessor = Preprocessor::new(spec.clone());
+            for &(x, y, w, h) in &regions {
+                let side = |at: f64, length: f64, of: u32| {
+                    let first = (at * f64::from(of)) as u32 & !1;
+                    let first = first.min((of - 1) & !1);
+                    (first, 1 + (length * f64::from(of - first - 1)).round() as u32)
+                };
+                let ((x, width), (y, height)) = (side(x, w, size.0), side(y, h, size.1));
+                let region = Region { x, y, width, height };
+                let whole = tensor(&mut preprocessor, &frame, Some(region));
+                let alone = tensor(&mut Preprocessor::new(spec.clone()), &cut(&frame, region), None);
+                prop_assert!(whole == alone, "{} {:?} of {:?}", format, region, size);
+            }
+        }
+    }
+
+    /// As of the pixels themselves, wherever it begins, and less like the region beside it.
+    #[test]
+    fn a_region_of_a_jpeg_is_as_one_of_its_pixels(
+        x in 2u32..200, y in 2u32..120, width in 66u32..120, height in 66u32..120,
+    ) {
+        let Some((jpeg, pixels)) = jpeg_and_its_pixels() else {
+            skip("needs the test data");
+            return Ok(());
+        };
+        // Decoded at its full size, and at half of it or a quarter.
+        for (side, shift) in [(64, 1), (24, 2)] {
+            let spec = InputSpec::rgb(side, side);
+            let look = |frame, x, y| {
+                let region = Region { x, y, width, height };
+                match tensor(&mut Preprocessor::new(spec.clone()), frame, Some(region)).data {
+                    InputData::U8(bytes) => bytes,
+                    _ => panic!("bytes were asked for"),
+                }
+            };
+            let ours = look(&jpeg, x, y);
+            let difference = |x, y| {
+                let there = look(&pixels, x, y);
+                let all = ours.iter().zip(&there).map(|(a, b)| f64::from(a.abs_diff(*b)));
+                all.sum::<f64>() / ours.len() as f64
+            };
+            let here = difference(x, y);
+            let beside = [
+                difference(x - shift, y), difference(x + shift, y), difference(x, y - shift), difference(x, y + shift),
+            ];
+            // Where the sky is blue, what lies beside is no different.
+            let least = beside.into_iter().fold(f64::INFINITY, f64::min).max(2.0);
+            prop_assert!(here < least, "{} {}: {} {:?}", x, y, here, beside);
+        }
+    }
+}
+
+/// A photograph full of detail, and what it is decoded to.
+fn jpeg_and_its_pixels() -> Option<(Frame, Frame)> {
+    let path = test_data()?.join("images/coco/images/000000000785.jpg");
+    let jpeg = still(&std::fs::read(path).unwrap());
+    let (w, h) = ocellus::preprocess::frame_size(&jpeg).unwrap();
+    let mut preprocessor = Preprocessor::new(InputSpec::rgb(w, h));
+    let InputData::U8(rgb) = tensor(&mut preprocessor, &jpeg, None).data else {
+        panic!("bytes were asked for")
+    };
+    let mut data = FramePool::default().take();
+    data.extend_from_slice(&rgb);
+    let pixels = Frame {
+        format: PixelFormat::Rgb24,
+        geometry: Geometry::packed(w, h, PixelFormat::Rgb24),
+        data,
+        meta: FrameMeta::of_still("pixels"),
+        mask: None,
+    };
+    Some((jpeg, pixels))
+}
+
+/// Blocks are coded by themselves: a region of whole blocks is bit for bit the JPEG of that part.
+#[test]
+fn a_region_of_a_jpegs_blocks_is_as_the_jpeg_of_that_part() {
+    let Some(data) = data() else { return };
+    let path = &sorted(&data.join("images/imagenet"))[11];
+    let picture = image::open(path).unwrap().into_rgb8();
+    let encode = |picture: &image::RgbImage| {
+        let mut bytes = Vec::new();
+        image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 85)
+            .encode_image(picture)
+            .unwrap();
+        still(&bytes)
+    };
+    let whole = encode(&picture);
+    let mut seen = 0;
+    for spec in specs() {
+        let mut preprocessor = Preprocessor::new(spec.clone());
+        for (x, y, width, height) in [(16, 32, 192, 160), (160, 0, 48, 256), (0, 96, 320, 16)] {
+            if x + width > picture.width() || y + height > picture.height() {
+                continue;
+            }
+            let part = image::imageops::crop_imm(&picture, x, y, width, height).to_image();
+            let region = Region {
+                x,
+                y,
+                width,
+                height,
+            };
+            let ours = tensor(&mut preprocessor, &whole, Some(region));
+            let alone = tensor(&mut Preprocessor::new(spec.clone()), &encode(&part), None);
+            assert!(ours == alone, "{region:?}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 8, "{seen}");
+}
+
+#[test]
+fn a_regions_mapping_leads_to_the_whole_frame() {
+    let frame = noisy(PixelFormat::Rgb24, (200, 100), 0, 1);
+    let region = Region {
+        x: 50,
+        y: 20,
+        width: 100,
+        height: 60,
+    };
+    for spec in specs() {
+        let mut out = InputTensor::for_spec(&spec);
+        let mut preprocessor = Preprocessor::new(spec.clone());
+        let prepared = preprocessor.run_region(&frame, region, &mut out).unwrap();
+        assert_eq!(prepared.frame_size, (200, 100));
+        let mapping = prepared.mapping;
+        assert_eq!(mapping.frame, (200, 100));
+        let (x, y) = mapping.to_frame(spec.width as f32 / 2.0, spec.height as f32 / 2.0);
+        if !matches!(spec.resize, ResizePolicy::Letterbox { centre: false, .. }) {
+            // The region's middle, to a pixel of the input.
+            let (dx, dy) = (1.0 / mapping.scale.0, 1.0 / mapping.scale.1);
+            assert!((x - 100.0).abs() <= dx && (y - 50.0).abs() <= dy, "{x} {y}");
+        }
+    }
+}
+
+#[test]
+fn a_region_that_is_not_in_the_frame_is_an_error() {
+    let raw = noisy(PixelFormat::Nv12, (64, 48), 0, 1);
+    let jpeg = || Some(still(&some_jpeg()?));
+    for frame in [Some(raw), jpeg()].into_iter().flatten() {
+        let (w, h) = ocellus::preprocess::frame_size(&frame).unwrap();
+        for (x, y, width, height) in [
+            (0, 0, w + 1, 1),
+            (w, 0, 1, 1),
+            (0, 0, 0, 5),
+            (0, h - 1, 1, 2),
+            (u32::MAX, 0, u32::MAX, 1),
+        ] {
+            let region = Region {
+                x,
+                y,
+                width,
+                height,
+            };
+            let mut out = InputTensor::for_spec(&pixels());
+            let e = Preprocessor::new(pixels()).run_region(&frame, region, &mut out);
+            let e = e.unwrap_err();
+            assert!(matches!(e, PreprocessError::Region { .. }), "{e}");
+            assert!(e.to_string().contains(&format!("{w}x{h}")), "{e}");
+        }
     }
 }

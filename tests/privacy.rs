@@ -15,7 +15,7 @@ use common::{python, run_to_its_end, skip};
 use ocellus::frame::mask::winds_around;
 use ocellus::frame::{Frame, FrameMeta, FramePool, Geometry, Mask, PixelFormat};
 use ocellus::preprocess::{
-    ColourOrder, InputData, InputSpec, InputTensor, Preprocessor, ResizePolicy, apply_mask,
+    ColourOrder, InputData, InputSpec, InputTensor, Preprocessor, Region, ResizePolicy, apply_mask,
     frame_from_image_bytes,
 };
 use proptest::prelude::*;
@@ -183,7 +183,32 @@ fn inputs(frame: &Frame, size: (u32, u32)) -> Vec<Vec<u8>> {
             _ => panic!("bytes were asked for"),
         }
     };
-    specs.into_iter().map(run).collect()
+    let mut inputs: Vec<Vec<u8>> = specs.clone().into_iter().map(run).collect();
+    // Crops: at odd places, beside a mask, within one.
+    let (w, h) = size;
+    for (x, y, width, height) in [
+        (w / 5, h / 7, w / 2, h / 2),
+        (1, 3, 9, 11),
+        (2 * w / 3, 2 * h / 3, w - 2 * w / 3, h - 2 * h / 3),
+    ] {
+        let region = Region {
+            x,
+            y,
+            width,
+            height,
+        };
+        inputs.extend(specs[1..].iter().map(|spec| {
+            let mut out = InputTensor::for_spec(spec);
+            Preprocessor::new(spec.clone())
+                .run_region(frame, region, &mut out)
+                .unwrap();
+            match out.data {
+                InputData::U8(bytes) => bytes,
+                _ => panic!("bytes were asked for"),
+            }
+        }));
+    }
+    inputs
 }
 
 fn masked(mut frame: Frame, mask: &Arc<Mask>) -> Frame {

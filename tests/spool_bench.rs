@@ -128,6 +128,7 @@ fn observation(seq: u64) -> Observation {
         state: None,
         change: None,
         followed: Default::default(),
+        crops: Vec::new(),
     }
 }
 

@@ -27,11 +27,16 @@ const COLOURS: [[u8; 3]; 8] = [
 /// Pixels of a glyph's side.
 const GLYPH: u32 = 8;
 
-/// Boxes with labels, the best on top.
-pub(super) fn boxes(frame: &Frame, detections: &[Detection]) -> anyhow::Result<Vec<u8>> {
+/// Boxes with labels, the best on top. `captions`: what else is to be said of each, where there is something.
+pub(super) fn boxes(
+    frame: &Frame,
+    detections: &[Detection],
+    captions: &[Option<String>],
+) -> anyhow::Result<Vec<u8>> {
     let mut picture = pixels(frame)?;
-    for d in detections.iter().rev() {
-        draw(&mut picture, d);
+    for (nth, d) in detections.iter().enumerate().rev() {
+        let caption = captions.get(nth).and_then(Option::as_deref);
+        draw(&mut picture, d, caption);
     }
     jpeg(&picture)
 }
@@ -89,7 +94,7 @@ fn jpeg(picture: &RgbImage) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn draw(picture: &mut RgbImage, d: &Detection) {
+fn draw(picture: &mut RgbImage, d: &Detection, caption: Option<&str>) {
     let (width, height) = picture.dimensions();
     // Lines and letters grow with the picture: 2 pixels of 640.
     let line = (width.max(height) / 320).max(1);
@@ -104,7 +109,10 @@ fn draw(picture: &mut RgbImage, d: &Detection) {
     fill(picture, (x0, y0), (x0 + line, y1), colour);
     fill(picture, (x1.saturating_sub(line), y0), (x1, y1), colour);
 
-    let text = format!("{} {:.0}%", d.label, 100.0 * d.score);
+    let mut text = format!("{} {:.0}%", d.label, 100.0 * d.score);
+    if let Some(caption) = caption {
+        text = format!("{text}: {caption}");
+    }
     let letters = text.chars().count() as u32;
     let (w, h) = ((letters * GLYPH + 4) * scale, (GLYPH + 4) * scale);
     // Above the box, or in it where there is no room above.
@@ -170,7 +178,7 @@ mod tests {
     #[test]
     fn a_box_is_drawn_where_it_is() {
         let found = [detection("cat", [0.25, 0.5, 0.75, 1.0])];
-        let jpeg = boxes(&frame(320, 240), &found).unwrap();
+        let jpeg = boxes(&frame(320, 240), &found, &[]).unwrap();
         let picture = image::load_from_memory(&jpeg).unwrap().into_rgb8();
         assert_eq!(picture.dimensions(), (320, 240));
         let near = |x, y, c: [u8; 3]| {
@@ -196,7 +204,7 @@ mod tests {
             detection("", [0.999, 0.999, 1.0, 1.0]),
         ];
         for (w, h) in [(1, 1), (3, 200), (1000, 2)] {
-            assert!(boxes(&frame(w, h), &found).is_ok());
+            assert!(boxes(&frame(w, h), &found, &[Some("x".repeat(300))]).is_ok());
         }
     }
 

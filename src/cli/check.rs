@@ -14,6 +14,7 @@ use crate::capture::{self, CaptureContext, CaptureError};
 use crate::clock::SystemClock;
 use crate::config::{CameraPlan, ModelPlan, Plan, SelfTestWhen};
 use crate::frame::FramePool;
+use crate::model::ModelInfo;
 use crate::publish::mqtt::{self, MqttSettings};
 use crate::shutdown::Shutdown;
 use crate::stats::CameraStats;
@@ -75,11 +76,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
                 fatal: false,
                 warning: true,
             }));
-            findings.extend(
-                plan.models
-                    .iter()
-                    .map(|m| finding(format!("model {}", m.id), true, check_model(m, &plan))),
-            );
+            findings.extend(check_models(&plan));
             if !args.offline {
                 findings.extend(
                     plan.cameras
@@ -152,20 +149,39 @@ fn report(findings: &[Finding], json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn check_model(m: &ModelPlan, plan: &Plan) -> anyhow::Result<String> {
+/// Each model, and whether those that look at crops fit the others.
+fn check_models(plan: &Plan) -> Vec<Finding> {
+    let mut infos = Vec::new();
+    let mut findings: Vec<Finding> = Vec::new();
+    for m in &plan.models {
+        let checked = check_model(m, plan).map(|(info, message)| {
+            infos.push(info);
+            message
+        });
+        findings.push(finding(format!("model {}", m.id), true, checked));
+    }
+    let cascades = plan.models.iter().filter(|m| m.crops.is_some()).count();
+    if cascades > 0 && infos.len() == plan.models.len() {
+        let fit = pipeline::check_cascades(plan, &infos.iter().collect::<Vec<_>>());
+        let fit = fit.map_err(anyhow::Error::msg);
+        let message = format!("{cascades} model(s) look at what others find");
+        findings.push(finding("cascades".into(), true, fit.map(|()| message)));
+    }
+    findings
+}
+
+fn check_model(m: &ModelPlan, plan: &Plan) -> anyhow::Result<(ModelInfo, String)> {
     let model = pipeline::load_model(m, plan.engine_threads)?;
     task::build_all(model.info(), &m.task)?;
     let golden = match m.self_test {
         SelfTestWhen::Off => "self-test off".into(),
         SelfTestWhen::Start | SelfTestWhen::Check => model.self_test()?.to_string(),
     };
-    let i = &model.info().input;
-    Ok(format!(
-        "{}x{} input, {} labels, {golden}",
-        i.width,
-        i.height,
-        model.info().labels.len()
-    ))
+    let info = model.info();
+    let i = &info.input;
+    let (width, height, labels) = (i.width, i.height, info.labels.len());
+    let message = format!("{width}x{height} input, {labels} labels, {golden}");
+    Ok((info.clone(), message))
 }
 
 /// Where the spool and the numbers of observations are kept.

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::setup::{ConfigArgs, plan};
-use super::{RestartRequested, summary};
+use super::{ConfigError, RestartRequested, summary};
 use crate::config::SelfTestWhen;
 use crate::config::plan::Plan;
 use crate::control::Reread;
-use crate::model::Model;
+use crate::model::{Model, ModelInfo};
 use crate::pipeline::{self, Parts};
 use crate::shutdown::Shutdown;
 
@@ -88,6 +88,8 @@ pub(super) fn load_models(plan: &Plan) -> anyhow::Result<Vec<Model>> {
         }
         models.push(model);
     }
+    let infos: Vec<&ModelInfo> = models.iter().map(Model::info).collect();
+    pipeline::check_cascades(plan, &infos).map_err(ConfigError)?;
     Ok(models)
 }
 

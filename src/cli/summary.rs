@@ -20,6 +20,8 @@ pub(super) fn log(stats: &Stats) {
             undecodable = c.undecodable.get(),
             failed = c.failed.get(),
             still = c.still.get(),
+            crops = c.crops.get(),
+            crops_deferred = c.crops_deferred.get(),
             rejected = c.rejected.get(),
             device_gaps = c.device_gaps.get(),
             "stopped"
@@ -87,6 +89,14 @@ fn camera(out: &mut String, c: &CameraStats, ran: Duration) {
             out,
             "  {} not inferred because nothing had moved ({percent:.1} %)",
             c.still.get()
+        );
+    }
+    if c.crops.get() > 0 {
+        let _ = writeln!(
+            out,
+            "  {} crops of what was found were looked at, {} times one had to wait",
+            c.crops.get(),
+            c.crops_deferred.get()
         );
     }
     if c.judged.get() > 0 {

@@ -3,6 +3,7 @@
 //! In: the text of one file, or command-line flags. Out: a plan that can be started, or every problem at once.
 //! On the main thread, before anything starts. Every key is described in `docs/configuration.md`.
 
+mod cascades;
 pub mod plan;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ pub use plan::{BrokerPlan, CameraPlan, ModelPlan, Plan};
 use crate::frame::PixelFormat;
 use crate::motion::MotionSettings;
 use crate::observe::SmoothingSettings;
+use crate::observe::crops::CropSettings;
 use crate::observe::track::TrackSettings;
 use crate::observe::zones::{LineSettings, ZoneSettings};
 use crate::publish::mqtt::{DiscoverySettings, MqttSettings};
@@ -115,6 +117,8 @@ pub struct ModelConfig {
     pub detect: DetectSettings,
     /// `[model.segment]`
     pub segment: SegmentSettings,
+    /// `[model.crops]`: it looks at the crops of what another model finds, not at frames.
+    pub crops: Option<CropSettings>,
 }
 
 /// When a model proves on its golden input that this machine computes what the training machine did.
@@ -268,6 +272,7 @@ mod tests {
             ("[model.embed]", keys::<EmbedSettings>()),
             ("[model.detect]", keys::<DetectSettings>()),
             ("[model.segment]", keys::<SegmentSettings>()),
+            ("[model.crops]", keys::<CropSettings>()),
             ("[engine]", keys::<EngineConfig>()),
             ("[smoothing]", keys::<SmoothingSettings>()),
             ("[mqtt]", keys::<MqttSettings>()),
@@ -280,7 +285,7 @@ mod tests {
         ] {
             assert!(!keys.is_empty());
             let sections = [
-                "classify", "embed", "motion", "zone", "line", "detect", "segment",
+                "classify", "embed", "motion", "zone", "line", "detect", "segment", "crops",
             ];
             for key in keys.iter().filter(|k| !sections.contains(&k.as_str())) {
                 assert!(

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::cascades::cascades;
 use super::{CameraConfig, Config, ModelConfig, Problem, SelfTestWhen, SnapshotSettings};
 use crate::capture::{CaptureSettings, SourceSpec};
 use crate::frame::{CameraId, Mask};
 use crate::motion::MotionSettings;
 use crate::observe::SmoothingSettings;
+use crate::observe::crops::CropSettings;
 use crate::observe::track::TrackSettings;
 use crate::observe::zones::{LineSettings, MAX_PLACES, ZoneSettings};
 use crate::publish::mqtt::{DiscoverySettings, MqttSettings};
@@ -130,8 +132,10 @@ pub struct CameraPlan {
     pub zones: Vec<ZoneSettings>,
     /// Where they cross.
     pub lines: Vec<LineSettings>,
-    /// Indices of the models that look at it.
+    /// Indices of the models that look at its frames.
     pub models: Vec<usize>,
+    /// Indices of those that look at crops of what these find.
+    pub crop_models: Vec<usize>,
 }
 
 /// One model.
@@ -149,6 +153,8 @@ pub struct ModelPlan {
     pub task: TaskSettings,
     /// When the golden input is computed.
     pub self_test: SelfTestWhen,
+    /// Which detections' crops it looks at; `None`: it looks at frames.
+    pub crops: Option<CropSettings>,
 }
 
 impl ModelPlan {
@@ -273,7 +279,7 @@ impl Plan {
     }
 }
 
-fn in_section(section: &str, (key, message): (&'static str, String)) -> Problem {
+pub(super) fn in_section(section: &str, (key, message): (&'static str, String)) -> Problem {
     Problem::new(format!("{section}.{key}"), message)
 }
 
@@ -377,6 +383,7 @@ fn models(configs: &[ModelConfig], base: &Path, problems: &mut Vec<Problem>) -> 
             tasks,
             task,
             self_test: c.self_test,
+            crops: c.crops.clone(),
         });
     }
     plans
@@ -405,6 +412,7 @@ fn cameras(
     models: &[ModelPlan],
     problems: &mut Vec<Problem>,
 ) -> Vec<CameraPlan> {
+    let detectors = cascades(model_configs, models, problems);
     let mut plans: Vec<CameraPlan> = Vec::new();
     for (i, c) in configs.iter().enumerate() {
         let key = |name: &str| format!("camera.{i}.{name}");
@@ -434,6 +442,7 @@ fn cameras(
                     zones: c.zone.clone(),
                     lines: c.line.clone(),
                     models: vec![],
+                    crop_models: vec![],
                 });
             }
         }
@@ -454,11 +463,17 @@ fn cameras(
                 let message = format!("no camera has the id `{wanted}`; {hint}");
                 problems.push(Problem::new(format!("model.{m}.cameras"), message));
             }
-            let looks_at = |id: &str| c.cameras.is_empty() || c.cameras.iter().any(|w| w == id);
-            plans
-                .iter_mut()
-                .filter(|p| looks_at(&p.id))
-                .for_each(|p| p.models.push(m));
+            let looks_at = |m: usize, id: &str| {
+                let named = &model_configs[m].cameras;
+                named.is_empty() || named.iter().any(|w| w == id)
+            };
+            for p in plans.iter_mut().filter(|p| looks_at(m, &p.id)) {
+                match (&models[m].crops, detectors[m]) {
+                    (None, _) => p.models.push(m),
+                    (Some(_), Some(d)) if looks_at(d, &p.id) => p.crop_models.push(m),
+                    (Some(_), _) => {}
+                }
+            }
         }
     }
     plans

@@ -2,6 +2,7 @@
 //!
 //! In: task results. Out: [`Observation`]s, shared with every sink. On the `infer-<n>` threads.
 
+pub mod crops;
 mod follow;
 pub mod sequence;
 mod smoothing;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use crate::frame::FrameMeta;
 use crate::task::TaskResult;
+use crops::CropResult;
 
 /// Everything known about one inferred frame.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub struct Observation {
     pub change: Option<StateChange>,
     /// Tracks, zones and lines, of a model that detects.
     pub followed: Followed,
+    /// For each detection what other models said of its crop, in this frame or before; empty where none look at crops.
+    pub crops: Vec<Vec<Arc<CropResult>>>,
     /// Whether somebody asked for it: no rate limit holds it back, and the state goes out with it.
     pub requested: bool,
 }
@@ -67,7 +71,7 @@ pub struct ModelRef {
 /// How long each stage took.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Timing {
-    /// From capture to the end of inference.
+    /// From capture to the end of inference, that of crops included.
     pub age: Duration,
     /// Frame bytes → pixels.
     pub decode: Duration,
@@ -77,6 +81,8 @@ pub struct Timing {
     pub infer: Duration,
     /// Outputs → results.
     pub decode_output: Duration,
+    /// All of that for the crops of what was found; `None` where no model looks at crops.
+    pub crops: Option<Duration>,
 }
 
 /// A camera's state after smoothing.

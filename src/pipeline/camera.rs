@@ -4,19 +4,23 @@
 //! from its results. On the `infer-<n>` threads, and at the end on the thread that stops them. Always holds: one worker at a time.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{CameraPlan, Plan};
 use crate::frame::{CameraId, Frame, FrameMeta, Mask};
+use crate::model::ModelInfo;
 use crate::motion::MotionGate;
+use crate::observe::crops::{Choice, Chooser, CropResult};
 use crate::observe::sequence::{OBSERVATIONS, TRACKS};
 use crate::observe::zones::{Counts, Zones};
 use crate::observe::{
     Followed, Follower, ModelRef, Observation, Sequence, Sequences, Smoother, SmoothingSettings,
     State, StateChange, Tally, Timing,
 };
-use crate::task::{Class, Detection};
+use crate::task::{Class, Detection, TaskKind};
+
+use super::crops;
 
 /// Window over which a camera's inferences a second are counted.
 const FPS_WINDOW: Duration = Duration::from_secs(5);
@@ -59,15 +63,21 @@ pub(super) struct CameraState {
     /// Its place in the plan.
     pub index: usize,
     pub mask: Option<Arc<Mask>>,
-    /// Those that look at it, by their place in the plan.
+    /// Those that look at its frames, by their place in the plan.
     pub models: Vec<usize>,
+    /// For each of them, those that look at crops of what it finds, by their place in the plan.
+    pub crop_models: Vec<Vec<usize>>,
     references: Vec<Arc<ModelRef>>,
     sequence: Sequence,
     tally: Tally,
     /// A track whose camera is away for so long has ended.
     lost: Duration,
     memory: Mutex<Memory>,
+    turn: Mutex<()>,
 }
+
+/// Whoever has it speaks of the camera; nobody else does until it is dropped.
+pub(super) struct Turn<'a>(#[expect(dead_code, reason = "is held")] MutexGuard<'a, ()>);
 
 struct Memory {
     /// `None`: every frame is inferred.
@@ -79,6 +89,8 @@ struct Memory {
     smoothers: Vec<Smoother>,
     /// Likewise; `None` where nothing is tracked.
     followers: Vec<Option<Follower>>,
+    /// Likewise: one for each model that looks at crops of what it finds.
+    choosers: Vec<Vec<Chooser>>,
 }
 
 /// What follows from one model's results.
@@ -88,17 +100,22 @@ pub(super) struct Noted {
     pub state: Option<State>,
     pub change: Option<StateChange>,
     pub followed: Followed,
+    /// One for each model that looks at crops of what was found.
+    pub choices: Vec<Choice>,
 }
 
 impl CameraState {
-    /// `references`: the plan's models. `detects`: whether one of them does, by its place.
+    /// `references` and `infos`: of the plan's models, in its order.
+    ///
+    /// # Errors
+    /// A model cannot look at the crops that it is to.
     pub fn new(
         plan: &Plan,
         index: usize,
         references: &[Arc<ModelRef>],
-        detects: &dyn Fn(usize) -> bool,
+        infos: &[&ModelInfo],
         kept: &Kept,
-    ) -> Self {
+    ) -> Result<Self, String> {
         let camera = &plan.cameras[index];
         let smoother = |_: &usize| Smoother::new(plan.smoothing);
         let smoothers = camera.models.iter().map(smoother).collect();
@@ -107,8 +124,9 @@ impl CameraState {
         // A thing that two models find counts once: for the first of them.
         let mut zones = Zones::new(&camera.zones, &camera.lines, before);
         let first: usize = plan.cameras[..index].iter().map(|c| c.models.len()).sum();
+        let detects = |m: &usize| infos[*m].tasks.contains(&TaskKind::Detect);
         let follower = |(nth, model): (usize, &usize)| {
-            let tracks = plan.tracking.enabled && detects(*model);
+            let tracks = plan.tracking.enabled && detects(model);
             let numbers = kept.tracks.of(first + nth);
             tracks.then(|| Follower::new(plan.tracking, numbers, zones.take()))
         };
@@ -116,18 +134,24 @@ impl CameraState {
         if zones.is_some() {
             tracing::warn!(camera = %camera.id, "zones and lines count nothing: no model detects in this camera's frames");
         }
+        let seconds = camera.models.iter();
+        let seconds = seconds.map(|m| crops::choosers(plan, camera, *m, infos));
+        let seconds: Vec<_> = seconds.collect::<Result<_, _>>()?;
+        let (crop_models, choosers) = seconds.into_iter().unzip();
         let memory = Memory {
             motion: camera.motion.map(MotionGate::new),
             inferred_at: VecDeque::new(),
             newest: None,
             smoothers,
             followers,
+            choosers,
         };
-        Self {
+        Ok(Self {
             id: camera.id.clone(),
             index,
             mask: camera.mask.clone(),
             models: camera.models.clone(),
+            crop_models,
             references: camera
                 .models
                 .iter()
@@ -137,11 +161,27 @@ impl CameraState {
             tally: kept.tally.clone(),
             lost: Duration::from_millis(plan.tracking.lost_ms),
             memory: Mutex::new(memory),
-        }
+            turn: Mutex::new(()),
+        })
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// From [`note`](Self::note) to the observation's publication, so that observations go out in the order of their numbers, however
+    /// long crops take.
+    pub fn turn(&self) -> Turn<'_> {
+        Turn(self.turn.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+
+    /// `None` if another worker has it.
+    pub fn try_turn(&self) -> Option<Turn<'_>> {
+        match self.turn.try_lock() {
+            Ok(turn) => Some(Turn(turn)),
+            Err(TryLockError::Poisoned(e)) => Some(Turn(e.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Whether something has moved, or it is time to look all the same. `anyway`: the frame is inferred in any case.
@@ -176,6 +216,10 @@ impl CameraState {
             _ => Followed::default(),
         };
         self.keep(&followed);
+        let (at, found) = (meta.captured_at, found.unwrap_or_default());
+        let choosers = memory.choosers[nth].iter_mut();
+        let choices = choosers.map(|c| c.choose(at, size, found, &followed.ids, &followed.tracks));
+        let choices = choices.collect();
         if nth == 0 {
             memory.inferred_at.push_back(inferred_at);
             memory.newest = Some((meta.clone(), size));
@@ -186,7 +230,19 @@ impl CameraState {
             state,
             change,
             followed,
+            choices,
         }
+    }
+
+    /// Takes what a model said of a crop of what the camera's `nth` model found.
+    pub fn keep_crop(
+        &self,
+        nth: usize,
+        which: usize,
+        track: Option<u64>,
+        result: &Arc<CropResult>,
+    ) {
+        self.memory().choosers[nth][which].keep(track, result);
     }
 
     fn keep(&self, followed: &Followed) {
@@ -216,11 +272,17 @@ impl CameraState {
             truth: None,
             ..meta
         };
-        let followers = memory.followers.iter_mut().zip(&self.references);
-        let end = |(follower, model): (&mut Option<Follower>, &Arc<ModelRef>)| {
+        let memory = &mut *memory;
+        let followers = memory.followers.iter_mut().zip(&mut memory.choosers);
+        let followers = followers.zip(&self.references);
+        let end = |((follower, choosers), model): (
+            (&mut Option<Follower>, &mut Vec<Chooser>),
+            &Arc<ModelRef>,
+        )| {
             let follower = follower.as_mut().filter(|f| f.last().is_some_and(&ends))?;
             let followed = follower.finish()?;
             self.keep(&followed);
+            choosers.iter_mut().for_each(Chooser::clear);
             Some(Observation {
                 meta: meta.clone(),
                 seq: self.sequence.next(),
@@ -232,6 +294,7 @@ impl CameraState {
                 state: None,
                 change: None,
                 followed,
+                crops: Vec::new(),
                 requested: false,
             })
         };

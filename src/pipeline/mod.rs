@@ -5,7 +5,9 @@
 //! the inference in hand, then tracks, then what is queued for the sinks, and the whole within two seconds.
 
 mod camera;
+mod crops;
 mod io;
+mod runner;
 mod worker;
 
 use std::io::Write;
@@ -23,7 +25,7 @@ use crate::config::{ModelPlan, Plan};
 use crate::control::{self, Control, SavedSettings};
 use crate::controls::Controls;
 use crate::frame::{CameraId, FramePool, LatestSlots};
-use crate::model::{LoadOptions, Model};
+use crate::model::{LoadOptions, Model, ModelInfo};
 use crate::observe::{ModelRef, Publication};
 use crate::publish::mqtt::discovery::{Announced, CameraComponents, Discovery};
 use crate::publish::{Sink, health, jsonl::JsonlSink, mqtt};
@@ -33,6 +35,9 @@ use crate::task::TaskKind;
 use crate::watchdog::Watchdog;
 
 use camera::{CameraState, Kept};
+pub use crops::check_cascades;
+pub(crate) use crops::check_tasks;
+pub(crate) use runner::ModelRunner;
 use worker::Worker;
 
 /// How long queued messages may take to leave after the last inference.
@@ -173,10 +178,11 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
     let kept = Kept::open(plan, clock.wall());
     let reference = |m: &Model| Arc::new(m.info().reference.clone());
     let references: Vec<Arc<ModelRef>> = parts.models.iter().map(reference).collect();
-    let detects = |m: usize| parts.models[m].info().tasks.contains(&TaskKind::Detect);
+    let infos: Vec<&ModelInfo> = parts.models.iter().map(Model::info).collect();
     let cameras: Arc<[CameraState]> = (0..plan.cameras.len())
-        .map(|index| CameraState::new(plan, index, &references, &detects, &kept))
-        .collect();
+        .map(|index| CameraState::new(plan, index, &references, &infos, &kept))
+        .collect::<Result<_, _>>()
+        .map_err(anyhow::Error::msg)?;
     let infer_silence = match parts.is_service {
         true => sd_notify::watchdog_enabled().unwrap_or(INFER_SILENCE),
         false => INFER_SILENCE,
@@ -274,9 +280,10 @@ fn model_infos(plan: &Plan, models: &[Model]) -> Vec<mqtt::ModelInfo> {
         cameras: plan
             .cameras
             .iter()
-            .filter(|c| c.models.contains(&index))
+            .filter(|c| c.models.contains(&index) || c.crop_models.contains(&index))
             .map(|c| c.id.to_string())
             .collect(),
+        crops_of: plan.models[index].crops.as_ref().map(|c| c.of.clone()),
     };
     models.iter().enumerate().map(info).collect()
 }

@@ -1,4 +1,4 @@
-//! The inference thread: frame → tensor → network → results → observation → sinks.
+//! The inference thread: frame → tensor → network → results → crops → observation → sinks.
 //!
 //! In: frames from [`LatestSlots`]. Out: [`Observation`]s, handed to every sink. On `infer-<n>`. Always holds: each
 //! frame that is taken is counted once: inferred, undecodable, failed, disabled where inference is off, or still where nothing
@@ -11,29 +11,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::camera::CameraState;
+use super::camera::{CameraState, Turn};
+use super::crops;
+use super::runner::{Failure, ModelRunner, Run};
 use crate::config::Plan;
 use crate::controls::{CameraSettings, Controls, Request};
 use crate::frame::{Frame, FramePool, LatestSlots, Taken};
-use crate::model::{Model, Session};
-use crate::observe::{ModelRef, Observation, Publication, Timing};
-use crate::preprocess::{InputTensor, Preprocessor, apply_mask};
+use crate::model::Model;
+use crate::observe::{Observation, Publication, Timing};
+use crate::preprocess::apply_mask;
 use crate::publish::Sink;
 use crate::shutdown::Shutdown;
 use crate::stats::{Stage, Stats};
+use crate::task::TaskResult;
 use crate::task::detect::{is_right, strongest};
-use crate::task::{self, Task, TaskKind, TaskResult};
 use crate::watchdog::Heartbeat;
-
-/// One model as one worker runs it.
-struct ModelRunner {
-    reference: Arc<ModelRef>,
-    preprocessor: Preprocessor,
-    input: InputTensor,
-    session: Session,
-    tasks: Vec<Box<dyn Task>>,
-    classifies: bool,
-}
 
 pub(super) struct Worker {
     cameras: Arc<[CameraState]>,
@@ -41,12 +33,6 @@ pub(super) struct Worker {
     controls: Arc<Controls>,
     stats: Arc<Stats>,
     sinks: Arc<[Arc<dyn Sink>]>,
-}
-
-/// Why a frame gave no observation.
-enum Failure {
-    Undecodable(String),
-    Inference(String),
 }
 
 impl Worker {
@@ -63,17 +49,8 @@ impl Worker {
             .iter()
             .zip(models)
             .map(|(p, model)| {
-                let info = model.info();
-                let tasks = task::build_all(info, &p.task)
-                    .with_context(|| format!("the model `{}` does not fit its tasks", p.id))?;
-                Ok(ModelRunner {
-                    reference: Arc::new(info.reference.clone()),
-                    preprocessor: Preprocessor::new(info.input.clone()),
-                    input: InputTensor::for_spec(&info.input),
-                    session: model.session()?,
-                    tasks,
-                    classifies: info.tasks.contains(&TaskKind::Classify),
-                })
+                ModelRunner::new(model, &p.task)
+                    .with_context(|| format!("the model `{}` does not fit its tasks", p.id))
             })
             .collect::<anyhow::Result<_>>()?;
         Ok(Self {
@@ -105,7 +82,9 @@ impl Worker {
     fn end_tracks_of_the_absent(&self) {
         for camera in self.cameras.iter() {
             let online = self.stats.cameras[camera.index].online.load(Relaxed);
-            if !online || !self.controls.settings(camera.index).inference {
+            if (!online || !self.controls.settings(camera.index).inference)
+                && let Some(_turn) = camera.try_turn()
+            {
                 publish(&self.sinks, camera.is_away(Instant::now()));
             }
         }
@@ -153,7 +132,7 @@ impl Worker {
         let mut failure = None;
         for (nth, &model) in cameras[camera].models.iter().enumerate() {
             match self.observe(&cameras[camera], nth, model, frame, settings) {
-                Ok(mut observation) => {
+                Ok((mut observation, _turn)) => {
                     observation.requested = requested;
                     let observation = Arc::new(observation);
                     let publication = Publication::Observation(observation.clone());
@@ -181,45 +160,27 @@ impl Worker {
         }
     }
 
-    fn observe(
+    /// The observation, and the turn in which it is to be published.
+    fn observe<'a>(
         &mut self,
-        camera: &CameraState,
+        camera: &'a CameraState,
         nth: usize,
         model: usize,
         frame: &Frame,
         settings: &CameraSettings,
-    ) -> Result<Observation, Failure> {
-        let classified = camera.models.iter().any(|m| self.models[*m].classifies);
+    ) -> Result<(Observation, Turn<'a>), Failure> {
+        let classified = camera.models.iter().any(|m| self.models[*m].classifies());
         let runner = &mut self.models[model];
-        let undecodable =
-            |e: crate::preprocess::PreprocessError| Failure::Undecodable(e.to_string());
-        let prepared = runner
-            .preprocessor
-            .run(frame, &mut runner.input)
-            .map_err(undecodable)?;
-        let started = Instant::now();
-        let failed =
-            |e: &dyn std::fmt::Display| Failure::Inference(format!("{}: {e}", runner.reference.id));
-        let outputs = runner.session.run(&runner.input).map_err(|e| failed(&e))?;
-        let inferred_at = Instant::now();
-        let decode = |t: &mut Box<dyn Task>| {
-            // A camera's own goes before the configured one.
-            t.set_threshold(settings.threshold);
-            t.decode(outputs, &prepared.mapping).map_err(|e| failed(&e))
-        };
-        let results: Vec<TaskResult> = runner
-            .tasks
-            .iter_mut()
-            .map(decode)
-            .collect::<Result<_, _>>()?;
-        let timing = Timing {
-            age: inferred_at.saturating_duration_since(frame.meta.captured_at),
-            decode: prepared.decode,
-            preprocess: prepared.preprocess,
-            infer: inferred_at - started,
-            decode_output: inferred_at.elapsed(),
-        };
-        record(&self.stats, &timing);
+        // A camera's own goes before the configured one.
+        runner.set_threshold(settings.threshold);
+        let Run {
+            results,
+            prepared,
+            infer,
+            inferred_at,
+            decode_output,
+        } = runner.run(frame, None)?;
+        let reference = runner.reference.clone();
         let classes = results.iter().find_map(|r| match r {
             TaskResult::Classification(classes) => Some(classes.as_slice()),
             _ => None,
@@ -242,7 +203,8 @@ impl Worker {
             }
         }
         let surest = found.filter(|_| !classified).map(strongest);
-        let noted = camera.note(
+        let turn = camera.turn();
+        let mut noted = camera.note(
             nth,
             (&frame.meta, prepared.mapping.frame),
             classes.or(surest.as_deref()),
@@ -250,19 +212,35 @@ impl Worker {
             settings.smoothing,
             inferred_at,
         );
-        Ok(Observation {
+        let stats = &self.stats.cameras[camera.index];
+        let started = Instant::now();
+        let (crops, looked) = crops::look(&mut self.models, stats, camera, nth, frame, &mut noted);
+        let looked_for = looked.then(|| started.elapsed());
+        let ended = looked_for.map_or(inferred_at, |took| started + took);
+        let timing = Timing {
+            age: ended.saturating_duration_since(frame.meta.captured_at),
+            decode: prepared.decode,
+            preprocess: prepared.preprocess,
+            infer,
+            decode_output,
+            crops: looked_for,
+        };
+        record(&self.stats, &timing);
+        let observation = Observation {
             meta: frame.meta.clone(),
             seq: noted.seq,
             frame_size: prepared.mapping.frame,
-            model: runner.reference.clone(),
+            model: reference,
             results,
             timing,
             fps: noted.fps,
             state: noted.state,
             change: noted.change,
             followed: noted.followed,
+            crops,
             requested: false,
-        })
+        };
+        Ok((observation, turn))
     }
 }
 
@@ -280,4 +258,7 @@ fn record(stats: &Stats, t: &Timing) {
     stats.record(Stage::Preprocess, t.preprocess);
     stats.record(Stage::Infer, t.infer);
     stats.record(Stage::DecodeOutput, t.decode_output);
+    if let Some(crops) = t.crops {
+        stats.record(Stage::Crops, crops);
+    }
 }

@@ -1,6 +1,6 @@
 //! A frame's bytes → the model's input tensor: decode, crop or letterbox, resize, normalize.
 //!
-//! In: a [`Frame`] in any [`PixelFormat`]. Out: an [`InputTensor`]
+//! In: a [`Frame`] in any [`PixelFormat`], or a [`Region`] of one. Out: an [`InputTensor`]
 //! that the caller owns and reuses. On the `infer-<n>` threads. Always holds: no allocation a frame in steady state
 //! beyond what a decoder needs; a bad frame is an error, never a panic; what a privacy mask covers goes into no tensor.
 //!
@@ -13,6 +13,7 @@ mod mask;
 mod placement;
 mod plan;
 mod raw;
+mod region;
 mod resample;
 mod still;
 mod table;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use crate::frame::{Frame, PixelFormat};
 pub use mask::apply_mask;
 use plan::{Plan, Source};
+pub use region::Region;
 pub use still::{frame_from_image_bytes, frame_size, image_size};
 pub use table::PixelTable;
 
@@ -286,6 +288,14 @@ pub enum PreprocessError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The region is not within the frame.
+    #[error("{region:?} is not in the frame of {}x{}", size.0, size.1)]
+    Region {
+        /// What was wanted.
+        region: Region,
+        /// Width and height of the frame, as decoded.
+        size: (u32, u32),
+    },
     /// The bytes are no image file that can be read.
     #[error("no readable JPEG, PNG, BMP or WebP image: {0}")]
     Image(String),
@@ -343,6 +353,27 @@ impl Preprocessor {
         frame: &Frame,
         out: &mut InputTensor,
     ) -> Result<Preprocessed, PreprocessError> {
+        self.prepare(frame, None, out)
+    }
+
+    /// As [`run`](Self::run), of a frame that was cut to `region`. Nothing is copied; of a JPEG only the region's blocks are
+    /// transformed. Chroma that pixels share lies where it lies: of a region that begins between two such pixels it is that of both.
+    pub fn run_region(
+        &mut self,
+        frame: &Frame,
+        region: Region,
+        out: &mut InputTensor,
+    ) -> Result<Preprocessed, PreprocessError> {
+        self.prepare(frame, Some(region), out)
+    }
+
+    /// `region`: all of the frame if `None`.
+    fn prepare(
+        &mut self,
+        frame: &Frame,
+        region: Option<Region>,
+        out: &mut InputTensor,
+    ) -> Result<Preprocessed, PreprocessError> {
         if !out.fits(&self.spec) {
             return Err(PreprocessError::Tensor {
                 found: out.shape,
@@ -366,7 +397,7 @@ impl Preprocessor {
                 )));
             }
             let kind = header.kind();
-            plan = plan_for(&mut self.plan, &self.spec, Source { kind, size });
+            plan = plan_for(&mut self.plan, &self.spec, Source { kind, size }, region)?;
             self.jpeg
                 .decode(&header, &frame.data, plan)
                 .map_err(undecodable)?;
@@ -378,12 +409,12 @@ impl Preprocessor {
             planes = raw::planes(frame)?;
             size = (frame.geometry.width, frame.geometry.height);
             let kind = plan::Kind::Raw(frame.format);
-            plan = plan_for(&mut self.plan, &self.spec, Source { kind, size });
+            plan = plan_for(&mut self.plan, &self.spec, Source { kind, size }, region)?;
         }
         let decoded = Instant::now();
         plan.render(&planes, &self.spec, &self.table, out);
         Ok(Preprocessed {
-            mapping: plan.placement.mapping(),
+            mapping: plan.mapping(),
             frame_size: size,
             decode: decoded - start,
             preprocess: decoded.elapsed(),
@@ -391,10 +422,23 @@ impl Preprocessor {
     }
 }
 
-/// The plan at hand, or a new one if the source has changed.
-fn plan_for<'a>(plan: &'a mut Option<Plan>, spec: &InputSpec, source: Source) -> &'a mut Plan {
-    if plan.as_ref().is_some_and(|p| p.source != source) {
+/// The plan at hand, or a new one if the source or the region has changed.
+fn plan_for<'a>(
+    plan: &'a mut Option<Plan>,
+    spec: &InputSpec,
+    source: Source,
+    region: Option<Region>,
+) -> Result<&'a mut Plan, PreprocessError> {
+    let size = source.size;
+    let region = region.unwrap_or(Region::whole(size));
+    if !region.lies_in(size) {
+        return Err(PreprocessError::Region { region, size });
+    }
+    if plan
+        .as_ref()
+        .is_some_and(|p| (p.source, p.region) != (source, region))
+    {
         *plan = None;
     }
-    plan.get_or_insert_with(|| Plan::new(spec, source))
+    Ok(plan.get_or_insert_with(|| Plan::new(spec, source, region)))
 }

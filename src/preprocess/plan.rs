@@ -1,4 +1,4 @@
-//! What is to be done with every frame of one size and format: made once, followed until they change.
+//! What is to be done with every frame of one size and format, or with one region of them: made once, followed until they change.
 //!
 //! A frame is rows of bytes in up to three planes. For each row of the input, the source rows under it are blended
 //! into one (this needs no knowledge of what the bytes mean, so packed formats need no conversion), taken apart
@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::colour::{self, Colour};
 use super::placement::Placement;
 use super::resample::Axis;
-use super::{InputData, InputSpec, InputTensor, Layout, PixelTable};
+use super::{InputData, InputMapping, InputSpec, InputTensor, Layout, PixelTable, Region};
 use crate::frame::PixelFormat;
 
 /// What decides a [`Plan`].
@@ -61,6 +61,8 @@ struct Component {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub source: Source,
+    /// What of the frame is the picture.
+    pub region: Region,
     pub placement: Placement,
     /// Samples for 8 of the JPEG's: 8, 4, 2 or 1.
     pub jpeg_scale: usize,
@@ -84,8 +86,9 @@ pub(super) struct Samples {
 }
 
 impl Plan {
-    pub fn new(spec: &InputSpec, source: Source) -> Self {
-        let placement = Placement::new(spec, source.size);
+    /// `region` lies in the frame.
+    pub fn new(spec: &InputSpec, source: Source, region: Region) -> Self {
+        let placement = Placement::new(spec, (region.width, region.height));
         let (columns, first_column) = placement.columns();
         let (rows, first_row) = placement.rows();
         let jpeg_scale = match source.kind {
@@ -94,25 +97,15 @@ impl Plan {
         };
         let colour = colour::of(source.kind, spec.colour);
         let mut passes = Vec::new();
+        let (across, down) = (region.columns(source.size), region.rows(source.size));
         for (plane, height, components) in planes(source, jpeg_scale) {
-            let y = Axis::new(
-                height,
-                height.ceil() as usize,
-                placement.resized.1,
-                first_row,
-                rows.len(),
-            );
+            let y = Axis::new(down(height), placement.resized.1, first_row, rows.len());
             let components: Vec<_> = components
                 .into_iter()
                 .filter(|c| c.channel < colour.source_channels())
                 .map(|c| {
-                    let x = Axis::new(
-                        c.extent,
-                        c.extent.ceil() as usize,
-                        placement.resized.0,
-                        first_column,
-                        columns.len(),
-                    );
+                    let (resized, n) = (placement.resized.0, columns.len());
+                    let x = Axis::new(across(c.extent), resized, first_column, n);
                     (c, x)
                 })
                 .collect();
@@ -149,6 +142,7 @@ impl Plan {
         let samples = all().map(|c| c.count + c.x.padding()).max().unwrap_or(0);
         Self {
             source,
+            region,
             placement,
             jpeg_scale,
             colour,
@@ -158,6 +152,21 @@ impl Plan {
             blended: vec![0; blended],
             samples: vec![0; samples],
             passes,
+        }
+    }
+
+    /// Where the input lies in the whole frame.
+    pub fn mapping(&self) -> InputMapping {
+        let of_region = self.placement.mapping();
+        let (sx, sy) = of_region.scale;
+        let (ox, oy) = of_region.offset;
+        InputMapping {
+            frame: self.source.size,
+            scale: (sx, sy),
+            offset: (
+                ox - self.region.x as f32 * sx,
+                oy - self.region.y as f32 * sy,
+            ),
         }
     }
 

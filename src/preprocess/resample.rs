@@ -4,6 +4,8 @@
 //! weights summing to one. Weights have 14 fractional bits (Pillow's 22), so that plain loops become 16-bit SIMD on
 //! SSE2 and NEON alike.
 
+use std::ops::Range;
+
 /// Weights' fractional bits.
 const BITS: u32 = 14;
 
@@ -26,10 +28,13 @@ pub(super) struct Axis {
 impl Axis {
     /// Output samples `first..first + n` of a picture resized to `resized` samples.
     ///
-    /// `extent` is the picture's length in source samples; it is not whole for the chroma of an odd size.
-    /// `len` is how many samples there are, `extent` rounded up.
-    pub fn new(extent: f64, len: usize, resized: u64, first: u64, n: usize) -> Self {
-        let scale = extent / resized as f64;
+    /// The picture is the source's samples `picture`: a part of them, or all. Its ends are not whole for the chroma of odd sizes
+    /// and places; a sample that lies in it in part counts. Samples beyond it do not, as if they were not there.
+    pub fn new(picture: Range<f64>, resized: u64, first: u64, n: usize) -> Self {
+        let begin = picture.start.floor();
+        let (skipped, len) = (begin as usize, (picture.end.ceil() - begin) as usize);
+        let within = picture.start - begin;
+        let scale = (picture.end - picture.start) / resized as f64;
         let support = scale.max(1.0);
         let taps = ((support * 2.0).ceil() as usize + 1)
             .min(len)
@@ -42,7 +47,7 @@ impl Axis {
         };
         let mut exact = Vec::with_capacity(taps);
         for (i, weights) in axis.weights.chunks_exact_mut(taps).enumerate() {
-            let centre = ((first + i as u64) as f64 + 0.5) * scale;
+            let centre = within + ((first + i as u64) as f64 + 0.5) * scale;
             let start = ((centre - support + 0.5).max(0.0) as usize).min(len - 1);
             let end = ((centre + support + 0.5) as usize).clamp(start + 1, (start + taps).min(len));
             exact.clear();
@@ -61,14 +66,14 @@ impl Axis {
             if let Some(largest) = weights[..end - start].iter_mut().max_by_key(|w| **w) {
                 *largest += lost as i16;
             }
-            axis.starts.push(start);
+            axis.starts.push(skipped + start);
             axis.counts.push(end - start);
         }
         axis
     }
 
     /// The source samples that are read.
-    pub fn span(&self) -> std::ops::Range<usize> {
+    pub fn span(&self) -> Range<usize> {
         let start = self.starts.first().copied().unwrap_or(0);
         let end = self
             .starts
@@ -196,7 +201,7 @@ mod tests {
         fn both_directions_are_the_triangle_filter(
             row in prop::collection::vec(any::<u8>(), 1..400), resized in 1usize..300,
         ) {
-            let axis = Axis::new(row.len() as f64, row.len(), resized as u64, 0, resized);
+            let axis = Axis::new(0.0..row.len() as f64, resized as u64, 0, resized);
             let want = reference(&row, resized);
             // 14-bit weights: half a unit for each tap; rounding to a byte: half a level.
             let taps = 2.0 * (row.len() as f64 / resized as f64).max(1.0) + 1.0;
@@ -224,16 +229,27 @@ mod tests {
             len in 1usize..300, resized in 1u64..200, first in 0u64..100, n in 0usize..100,
         ) {
             prop_assume!(first + n as u64 <= resized);
-            let whole = Axis::new(len as f64, len, resized, 0, resized as usize);
-            let part = Axis::new(len as f64, len, resized, first, n);
+            let whole = Axis::new(0.0..len as f64, resized, 0, resized as usize);
+            let part = Axis::new(0.0..len as f64, resized, first, n);
             let f = first as usize;
             prop_assert_eq!(&part.starts[..], &whole.starts[f..f + n]);
             prop_assert_eq!(&part.weights[..], &whole.weights[f * whole.taps..(f + n) * whole.taps]);
         }
 
         #[test]
+        fn a_part_of_the_source_is_a_picture_of_its_own(
+            len in 1usize..300, before in 0usize..50, resized in 1u64..200,
+        ) {
+            let alone = Axis::new(0.0..len as f64, resized, 0, resized as usize);
+            let part = Axis::new(before as f64..(before + len) as f64, resized, 0, resized as usize);
+            prop_assert_eq!(&part.weights, &alone.weights);
+            let moved: Vec<usize> = alone.starts.iter().map(|s| before + s).collect();
+            prop_assert_eq!(part.starts, moved);
+        }
+
+        #[test]
         fn a_flat_picture_stays_flat(level: u8, len in 1usize..3000, resized in 1u64..64) {
-            let axis = Axis::new(len as f64, len, resized, 0, resized as usize);
+            let axis = Axis::new(0.0..len as f64, resized, 0, resized as usize);
             let mut row = vec![level; len];
             for i in 0..resized as usize {
                 let mut out = [0];

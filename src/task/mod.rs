@@ -173,7 +173,7 @@ pub enum TaskError {
 }
 
 /// For each class, whether its label is among those that are wanted; empty where all are.
-fn wanted(labels: &Labels, only: &[String]) -> Result<Vec<bool>, TaskError> {
+pub(crate) fn wanted(labels: &Labels, only: &[String]) -> Result<Vec<bool>, TaskError> {
     let mut wanted = match only {
         [] => Vec::new(),
         _ => vec![false; labels.len()],

@@ -4,7 +4,7 @@
 //! schema; times are milliseconds rounded to 0.1, scores are rounded to four decimals.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,9 +14,10 @@ use serde_json::{Map, Value, json};
 
 use crate::clock::rfc3339_ms;
 use crate::frame::TruthObject;
+use crate::observe::crops::CropResult;
 use crate::observe::track::{TrackChange, TrackEvent};
 use crate::observe::zones::{ByClass, Counts, Side, ZoneChange, ZoneEvent};
-use crate::observe::{Observation, StateChange, Timing};
+use crate::observe::{ModelRef, Observation, StateChange, Timing};
 use crate::publish::health::BoardHealth;
 use crate::stats::Stats;
 use crate::task::segment::{Polygon, Ring};
@@ -60,6 +61,9 @@ pub struct ModelInfo {
     pub tasks: Vec<String>,
     /// The cameras that it looks at.
     pub cameras: Vec<String>,
+    /// The model whose detections' crops it looks at; frames if none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crops_of: Option<String>,
 }
 
 impl DeviceInfo {
@@ -101,7 +105,7 @@ pub fn classification(device: &str, o: &Observation, classes: &[Class]) -> Vec<u
 /// The payload of `<cam>/detections`.
 pub fn detections(device: &str, o: &Observation, detections: &[Detection]) -> Vec<u8> {
     let mut m = observation_head(device, o);
-    m.insert("detections".into(), boxes(detections, &o.followed.ids));
+    m.insert("detections".into(), boxes(detections, o));
     bytes(&m)
 }
 
@@ -131,7 +135,7 @@ pub fn record(device: &str, o: &Observation) -> Vec<u8> {
                 m.insert("embedding".into(), embedding_value(e));
             }
             TaskResult::Detections(found) => {
-                m.insert("detections".into(), boxes(found, &o.followed.ids));
+                m.insert("detections".into(), boxes(found, o));
             }
             TaskResult::Segmentation(s) => m.extend(segments(s)),
         }
@@ -265,6 +269,9 @@ pub fn health(
                 "failed": c.failed.get(),
                 "disabled": c.disabled.get(),
                 "still": c.still.get(),
+                "crops": c.crops.get(),
+                "crops_deferred": c.crops_deferred.get(),
+                "crops_failed": c.crops_failed.get(),
                 "reopened": c.reopened.get(),
             });
             (c.id.to_string(), counters)
@@ -320,8 +327,7 @@ fn observation_head(device: &str, o: &Observation) -> Map<String, Value> {
     let (width, height) = o.frame_size;
     m.insert("frame".into(), json!({ "width": width, "height": height }));
     m.insert("replayed".into(), json!(false));
-    let model = json!({ "id": o.model.id, "sha256": o.model.sha256 });
-    m.insert("model".into(), model);
+    m.insert("model".into(), model(&o.model));
     m.insert("timing_ms".into(), timing_ms(&o.timing));
     if let Some(truth) = &o.meta.truth {
         let object = |o: &TruthObject| json!({ "label": o.label, "box": o.bbox.map(round4) });
@@ -346,7 +352,7 @@ pub fn classes(all: &[TaskResult]) -> Value {
 /// What was found among an observation's results, best first; null where no model detects.
 pub fn found(all: &[TaskResult]) -> Value {
     let found = all.iter().find_map(|r| match r {
-        TaskResult::Detections(found) => Some(boxes(found, &[])),
+        TaskResult::Detections(found) => Some(found.iter().map(detection).collect()),
         _ => None,
     });
     found.unwrap_or_default()
@@ -391,21 +397,54 @@ fn area(s: &Segment) -> Value {
     json!({ "label": &*s.label, "index": s.index, "area": area })
 }
 
-/// `ids` are the detections' tracks, where they have one.
-fn boxes(detections: &[Detection], ids: &[Option<u64>]) -> Value {
+/// What was found, each with its track and with what was said of its crop, where there is that.
+fn boxes(detections: &[Detection], o: &Observation) -> Value {
     let one = |(nth, d): (usize, &Detection)| {
-        let mut one = json!({
-            "label": &*d.label,
-            "index": d.index,
-            "score": round4(d.score),
-            "box": d.bbox.corners().map(round4),
-        });
-        if let (Some(Some(id)), Value::Object(one)) = (ids.get(nth), &mut one) {
-            one.insert("track".into(), json!(id));
+        let mut one = detection(d);
+        let Value::Object(m) = &mut one else {
+            return one;
+        };
+        if let Some(Some(id)) = o.followed.ids.get(nth) {
+            m.insert("track".into(), json!(id));
+        }
+        let crops = o.crops.get(nth).map(Vec::as_slice).unwrap_or_default();
+        if !crops.is_empty() {
+            let at = o.meta.captured_at;
+            m.insert("crops".into(), crops.iter().map(|c| crop(c, at)).collect());
         }
         one
     };
     detections.iter().enumerate().map(one).collect()
+}
+
+fn detection(d: &Detection) -> Value {
+    json!({
+        "label": &*d.label,
+        "index": d.index,
+        "score": round4(d.score),
+        "box": d.bbox.corners().map(round4),
+    })
+}
+
+/// What a second model said of a crop, in a message of the frame that was captured at `at`.
+pub(crate) fn crop(c: &CropResult, at: Instant) -> Value {
+    let mut m = Map::new();
+    m.insert("model".into(), model(&c.model));
+    let age = at.saturating_duration_since(c.captured_at);
+    m.insert("age_ms".into(), json!(ms(age)));
+    for result in &c.results {
+        match result {
+            TaskResult::Classification(classes) => m.insert("results".into(), results(classes)),
+            TaskResult::Embedding(e) => m.insert("embedding".into(), embedding_value(e)),
+            // No tasks for crops.
+            TaskResult::Detections(_) | TaskResult::Segmentation(_) => None,
+        };
+    }
+    Value::Object(m)
+}
+
+fn model(m: &ModelRef) -> Value {
+    json!({ "id": m.id, "sha256": m.sha256 })
 }
 
 fn results(classes: &[Class]) -> Value {
@@ -506,13 +545,17 @@ fn zone_value(z: &ZoneEvent) -> Map<String, Value> {
 }
 
 fn timing_ms(t: &Timing) -> Value {
-    json!({
+    let mut stages = json!({
         "age": ms(t.age),
         "decode": ms(t.decode),
         "preprocess": ms(t.preprocess),
         "infer": ms(t.infer),
         "decode_output": ms(t.decode_output),
-    })
+    });
+    if let Some(crops) = t.crops {
+        stages["crops"] = json!(ms(crops));
+    }
+    stages
 }
 
 fn ms(d: Duration) -> f64 {

@@ -258,6 +258,7 @@ pub(super) mod tests {
                 lasted: Duration::ZERO,
             }),
             followed: Followed::default(),
+            crops: Vec::new(),
             requested: false,
         })
     }
