@@ -82,6 +82,13 @@ def export(a: argparse.Namespace) -> None:
 
     from . import export as exporting, train as training
 
+    if a.torchvision and ("rcnn" in a.torchvision or "retinanet" in a.torchvision):
+        from . import pyramid
+
+        if a.torchvision not in pyramid.ARCHITECTURES:
+            raise Refused(f"no `{a.torchvision}` here; write {', '.join(pyramid.ARCHITECTURES)}")
+        pyramid.export(a.torchvision, a.classes, a.weights, a.norm_epsilon, a.size, a.regions, a.out)
+        return
     if a.checkpoint:
         model, _ = training.load(a.checkpoint)
         size, classes = getattr(model.cfg, "backbone", model.cfg).input_size, 0
@@ -90,11 +97,11 @@ def export(a: argparse.Namespace) -> None:
     elif a.keras:
         from . import keras_models
 
-        model = keras_models.load(a.keras, a.classes, (a.size, a.size), a.weights)
+        model = keras_models.load(a.keras, a.classes, a.size, a.weights)
         size, classes = model.size, model.classes
     else:
         build = exporting.torchvision_model if a.torchvision else exporting.timm_model
-        model, size, classes = build(a.torchvision or a.timm, a.classes, a.weights), (a.size, a.size), a.classes
+        model, size, classes = build(a.torchvision or a.timm, a.classes, a.weights), a.size, a.classes
     exporting.export(model, size, shape if a.checkpoint else (1, classes), a.out)
 
 
@@ -109,7 +116,7 @@ def input_size(model: Path) -> tuple[int, int]:
 def quantize(a: argparse.Namespace) -> None:
     from . import quantize as quantizing
 
-    size, normalize = input_size(a.model), data.NORMALIZATIONS[a.normalize]
+    size, normalize = input_size(a.first_stage or a.model), data.NORMALIZATIONS[a.normalize]
     if is_known(a.calibration):
         calibration = pictures(a.calibration, "training", size, None)
     else:
@@ -118,11 +125,11 @@ def quantize(a: argparse.Namespace) -> None:
     keep_float = tuple(a.keep_float)
     if isinstance(calibration, data.BoxedPictures):
         keep_float += quantizing.tail(a.model)
-    quantizing.quantize(a.model, calibration, a.out, a.method, keep_float, normalize)
+    quantizing.quantize(a.model, calibration, a.out, a.method, keep_float, normalize, a.first_stage)
     before, after = a.model.stat().st_size, a.out.stat().st_size
     print(f"wrote {a.out}: {after / 1024:.0f} KiB, {before / 1024:.0f} KiB before; calibrated on {len(calibration)} pictures, {a.method}")
     print("the layers that lost most (SQNR in dB; keep one in float with --keep-float NAME):")
-    for e in quantizing.layer_errors(a.model, a.out, calibration.sample(16, seed=2), normalize)[:5]:
+    for e in quantizing.layer_errors(a.model, a.out, calibration.sample(16, seed=2), normalize, a.first_stage)[:5]:
         print(f"  {e.sqnr_db:6.1f}  {e.op:5}  {e.node}")
     if a.evaluation:
         test = pictures(a.evaluation, "test", size, a.short_side, a.labels)
@@ -135,18 +142,30 @@ def quantize(a: argparse.Namespace) -> None:
             print(f"{name:5} top-1 {100 * right:.2f} % of {len(test)} pictures")
 
 
+def check_origin(a: argparse.Namespace) -> None:
+    if not a.licence or not a.origin:
+        raise Refused("say where the weights come from and who may use them: --origin TEXT --licence SPDX")
+
+
 def bundle(a: argparse.Namespace) -> None:
     import shutil
 
     from . import bundle as bundling, manifest
 
-    test = pictures(a.test, "test", input_size(a.int8), a.short_side, a.labels)
     about = manifest.About(
         a.out.resolve().name, a.licence, a.origin, data.NORMALIZATIONS[a.normalize], a.short_side
     )
+    size = input_size(a.int8)
+    if bundling.pyramid_family(a.int8):
+        check_origin(a)
+        names = a.labels and data.read_labels(a.labels)
+        bundling.bundle_pyramid(a.out, a.int8, a.box_head, names, data.unlabelled(Path(a.test), size, None), about)
+        return
+    if not a.float:
+        raise Refused("say --float FILE, which the int8 form is compared with")
+    test = pictures(a.test, "test", size, a.short_side, a.labels)
     if not is_known(a.test):
-        if not a.licence or not a.origin:
-            raise Refused("say where the weights come from and who may use them: --origin TEXT --licence SPDX")
+        check_origin(a)
         bundling.bundle(a.out, a.float, a.int8, test, about, "own.md", {"tested_on": a.test}, beside=a.beside)
         return
 
@@ -186,6 +205,12 @@ def bundle(a: argparse.Namespace) -> None:
         bundling.sheet(examples, a.out / "frames.jpg", columns=4)
 
 
+def sides(text: str) -> tuple[int, int]:
+    """`224` or `640x480`, width first -> height and width."""
+    width, _, height = text.partition("x")
+    return int(height or width), int(width)
+
+
 def fed(s: argparse.ArgumentParser) -> None:
     """How pictures become the network's input."""
     s.add_argument("--short-side", type=int, help="resize the short side to this and crop; default: stretch")
@@ -215,12 +240,14 @@ def parser() -> argparse.ArgumentParser:
     s = steps.add_parser("export", help="write a network as ONNX, batch norm folded, and check it")
     source = s.add_mutually_exclusive_group(required=True)
     source.add_argument("--checkpoint", type=Path, help="of `train`")
-    source.add_argument("--torchvision", metavar="ARCH", help="resnet18, resnet50, …")
+    source.add_argument("--torchvision", metavar="ARCH", help="resnet18, resnet50, …, retinanet_resnet50_fpn, fasterrcnn_resnet50_fpn")
     source.add_argument("--timm", metavar="ARCH", help="resnet50d, resnetv2_50, …")
     source.add_argument("--keras", metavar="FILE|ARCH", help="a .keras or .h5 file, or ResNet50, ResNet101V2, …")
     s.add_argument("--weights", type=Path, help="a state dict for --torchvision or --timm, a weights file for --keras")
     s.add_argument("--classes", type=int, default=1000)
-    s.add_argument("--size", type=int, default=224)
+    s.add_argument("--size", type=sides, default=(224, 224), metavar="SIDE|WIDTHxHEIGHT", help="of the input in pixels")
+    s.add_argument("--norm-epsilon", type=float, help="of a detector's batch norms: 0 for weights that began as torchvision's COCO_V1")
+    s.add_argument("--regions", type=int, default=100, help="how many Faster R-CNN's second stage takes at a time")
     s.add_argument("--out", type=Path, required=True)
     s.set_defaults(run=export)
 
@@ -229,6 +256,7 @@ def parser() -> argparse.ArgumentParser:
     s.add_argument("--calibration", required=True, help=f"{what} of pictures")
     s.add_argument("--evaluation", help=f"{what} with a folder for each class: accuracy before and after")
     s.add_argument("--samples", type=int, default=256, help="calibration pictures")
+    s.add_argument("--first-stage", type=Path, help="--model is the box head of this float Faster R-CNN: calibrated on its regions")
     s.add_argument("--method", choices=["minmax", "entropy", "percentile"], default="minmax")
     s.add_argument("--keep-float", nargs="*", default=[], metavar="NODE")
     fed(s)
@@ -236,8 +264,9 @@ def parser() -> argparse.ArgumentParser:
     s.set_defaults(run=quantize)
 
     s = steps.add_parser("bundle", help="write what the firmware takes: model, manifest, labels, golden input, card")
-    s.add_argument("--float", type=Path, required=True, help="of `export`")
-    s.add_argument("--int8", type=Path, required=True, help="of `quantize`")
+    s.add_argument("--float", type=Path, help="of `export`; not of torchvision's detectors")
+    s.add_argument("--int8", type=Path, required=True, help="of `quantize`; of torchvision's detectors also of `export`")
+    s.add_argument("--box-head", type=Path, metavar="ONNX", help="Faster R-CNN's second stage, of `export` or `quantize`")
     s.add_argument("--test", required=True, help=f"{what} with a folder for each class")
     s.add_argument("--origin", default="", help="where the weights come from (folders only)")
     s.add_argument("--licence", default="", help="SPDX expression (folders only)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from string import Template
@@ -17,6 +18,10 @@ from .quantize import detections, predictions
 
 CARDS = Path(__file__).parent / "cards"
 GOLDEN_CANDIDATES = 64
+PYRAMID_CANDIDATES = 8
+"""The same for large detectors: each takes seconds."""
+PYRAMID_STEPS = 9.0
+"""What rounding may do to them: they are deeper than classifiers. Random weights were off by 5 steps."""
 MOST_CLASSES_SHOWN = 40
 """With more, a confusion matrix cannot be read and is left out."""
 
@@ -45,7 +50,7 @@ def bundle(
     top1 = {name: float((classes == test.labels).mean()) for name, classes in right.items()}
     matrix = card.confusion(test.labels, said, len(test.names))
 
-    start(out, model, test)
+    start(out, model, test.names)
     if golden is None:
         golden = test.sample(GOLDEN_CANDIDATES, seed=3).images
     manifest.write(out, golden, about, manifest.Tested("top1", top1["int8"], top1["float"], len(test), facts["tested_on"]))
@@ -90,8 +95,9 @@ def bundle_detector(
     ]
     header = ["| class | objects | AP50, int8 | AP50, float |", "|---|---|---|---|"]
 
-    start(out, model, test)
-    manifest.write(out, golden, about, manifest.Tested("ap50", ap50["int8"], ap50["float"], len(test), facts["tested_on"]))
+    start(out, model, test.names)
+    tested = manifest.Tested("ap50", ap50["int8"], ap50["float"], len(test), facts["tested_on"])
+    manifest.write(out, golden, about, tested, {"family": "yolox"})
     described = facts | {"objects": f"{int(counts.sum()):,}", "table": "\n".join(header + rows)}
     finish(out, float_model, model, test, about, template, described, f"{cells} × {5 + classes}", ap50)
     for name, share in ap50.items():
@@ -99,11 +105,50 @@ def bundle_detector(
     print(f"wrote {out}")
 
 
-def start(out: Path, model: Path, test: Pictures | BoxedPictures) -> None:
+def pyramid_family(model: Path) -> str | None:
+    """The firmware's name for one of torchvision's detectors, as `pyramid` exports them; None for another graph."""
+    names = {o.name for o in onnx.load(model).graph.output}
+    if "cls_logits_0" in names:
+        return "retinanet"
+    return "faster_rcnn" if "objectness_0" in names else None
+
+
+def bundle_pyramid(
+    out: Path, model: Path, box_head: Path | None, names: list[str] | None, pictures: Pictures, about: manifest.About
+) -> None:
+    """The same for torchvision's detectors, of `pyramid`. `names`: of the classes; COCO's, if None and there are as many."""
+    from . import pyramid
+
+    detect = {"family": pyramid_family(model) or ""}
+    if (detect["family"] == "faster_rcnn") != (box_head is not None):
+        raise Refused(f"{model} is of {detect['family']}: the graph of Faster R-CNN alone wants --box-head, the second file of `export`")
+    start(out, model, pyramid.labels(model, box_head, names))
+    if box_head:
+        shutil.copyfile(box_head, out / "box_head.onnx")
+        digest = hashlib.sha256(box_head.read_bytes()).hexdigest()
+        detect |= {"box_head": "box_head.onnx", "box_head_sha256": digest}
+    about.pads = True
+    manifest.write(out, pictures.sample(PYRAMID_CANDIDATES, seed=3).images, about, None, detect, PYRAMID_STEPS)
+    files = [p for p in (model, box_head) if p]
+    quantized = any(n.op_type == "DequantizeLinear" for n in onnx.load(model).graph.node)
+    height, width = input_size(model)
+    text = Template((CARDS / "pyramid.md").read_text()).substitute(
+        id=about.id,
+        licence=about.licence,
+        origin=about.origin,
+        network=f"{detect['family']}, {width}×{height} RGB",
+        form="ONNX, QDQ: activations u8, weights s8 per output channel" if quantized else "ONNX, float",
+        kib=f"{sum(p.stat().st_size for p in files) / 1024:.0f}",
+    )
+    (out / "README.md").write_text(text)
+    print(f"wrote {out}")
+
+
+def start(out: Path, model: Path, names: list[str]) -> None:
     """The folder with the model and its labels."""
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(model, out / "model.onnx")
-    (out / "labels.txt").write_text("".join(f"{name}\n" for name in test.names))
+    (out / "labels.txt").write_text("".join(f"{name}\n" for name in names))
 
 
 def finish(

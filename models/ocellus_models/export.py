@@ -121,38 +121,48 @@ def with_weights(model: nn.Module, weights: Path | None) -> nn.Module:
 
 def export(model: nn.Module, size: tuple[int, int], shape: tuple[int, ...], out: Path) -> Path:
     """Writes `out` and compares it with `model` on random pictures. `shape`: of the output for one picture."""
+    model.eval()
+    replace_pad_shortcuts(model)
+    with torch.inference_mode():
+        given = tuple(model(torch.zeros(1, 3, *size)).shape)
+    if given != shape:
+        raise Refused(f"the network gives {given} for one picture, not {shape}")
+    return write(model, (1, 3, *size), ["logits" if len(shape) == 2 else "detections"], out)
+
+
+def write(model: nn.Module, shape: tuple[int, ...], outputs: list[str], out: Path) -> Path:
+    """Writes `out` with these outputs, and compares it with `model` on random inputs of this shape."""
     import onnxruntime
 
-    model = model.eval()
-    replace_pad_shortcuts(model)
+    # Of the wrapper, too: the exporter restores its mode for all that is in it.
+    model.eval()
+
+    def given(x: torch.Tensor) -> list[np.ndarray]:
+        with torch.inference_mode():
+            y = model(x)
+        return [t.numpy() for t in ((y,) if isinstance(y, torch.Tensor) else y)]
+
     torch.manual_seed(0)
-    x = torch.randn(1, 3, *size)
+    x = torch.randn(shape)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with torch.inference_mode():
-        expected = model(x)
-    if tuple(expected.shape) != shape:
-        raise Refused(f"the network gives {tuple(expected.shape)} for one picture, not {shape}")
-    output = "logits" if len(shape) == 2 else "detections"
+    shapes = [y.shape for y in given(x)]
     with warnings.catch_warnings():
         # It warns of itself: the exporter that follows this one names nodes and pools otherwise; graphs here stay as they are
         # known. And of constants: what was written is compared with the network below.
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            model, (x,), str(out), opset_version=OPSET, input_names=[INPUT], output_names=[output], dynamo=False
-        )
+        torch.onnx.export(model, (x,), str(out), opset_version=OPSET, input_names=[INPUT], output_names=outputs, dynamo=False)
     graph = folded(out)
     norms = norms_to_convolutions(graph)
-    graph.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, shape))
+    for info, name, dims in zip(graph.graph.output, outputs, shapes, strict=True):
+        info.CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims))
     onnx.save(graph, out)
     onnx.checker.check_model(graph, full_check=True)
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     worst = 0.0
     for _ in range(4):
-        x = torch.randn(1, 3, *size)
-        with torch.inference_mode():
-            expected = model(x).numpy()
-        (got,) = session.run(None, {INPUT: x.numpy()})
-        worst = max(worst, float(np.abs(got - expected).max() / max(1.0, np.abs(expected).max())))
+        x = torch.randn(shape)
+        for got, expected in zip(session.run(outputs, {INPUT: x.numpy()}), given(x), strict=True):
+            worst = max(worst, float(np.abs(got - expected).max() / max(1.0, np.abs(expected).max())))
     if worst > 1e-3:
         raise Refused(f"{out} computes something else than the network: relative difference {worst:.2g}")
     ops = sorted({n.op_type for n in graph.graph.node})

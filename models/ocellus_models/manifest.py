@@ -30,6 +30,8 @@ class About:
     normalize: Normalization
     short_side: int | None
     """The frame's short side is brought to this, then the centre is taken; stretched to the input's size if None."""
+    pads: bool = False
+    """The whole frame at the top left instead, the rest 0."""
 
 
 @dataclass
@@ -45,7 +47,11 @@ class Tested:
     on: str
 
 
-def tolerance(model: Path, output: np.ndarray) -> float:
+STEPS = 4.5
+"""Of a quantized output: how far a right machine may be off."""
+
+
+def tolerance(model: Path, output: np.ndarray, allowed: float = STEPS) -> float:
     """How far a right machine may be off.
 
     A quantized output moves in steps; machines that round differently somewhere inside may land some steps away. An output
@@ -68,11 +74,11 @@ def tolerance(model: Path, output: np.ndarray) -> float:
             # What follows in float (sigmoids, concatenations) makes no step larger.
             behind += node.input
     if steps:
-        return 4.5 * max(steps)
+        return allowed * max(steps)
     return 1e-3 * max(1.0, float(np.abs(output).max()))
 
 
-def golden(model: Path, pictures: np.ndarray, normalize: Normalization) -> tuple[np.ndarray, np.ndarray, float]:
+def golden(model: Path, pictures: np.ndarray, normalize: Normalization, steps: float = STEPS) -> tuple[np.ndarray, np.ndarray, float]:
     """A picture of u8 `pictures` [N, height, width, 3], the model's output for it, and the tolerance.
 
     It is the picture whose output changes most when red and blue change places, so that a machine that mixes them up fails.
@@ -86,7 +92,7 @@ def golden(model: Path, pictures: np.ndarray, normalize: Normalization) -> tuple
     outputs = [run(p) for p in pictures]
     changes = [float(np.abs(run(p[:, :, ::-1]) - o).max()) for p, o in zip(pictures, outputs)]
     best = int(np.argmax(changes))
-    allowed = tolerance(model, outputs[best])
+    allowed = tolerance(model, outputs[best], steps)
     if changes[best] <= allowed:
         raise Refused(
             f"{model} gives the same for all of {len(pictures)} pictures when red and blue change places "
@@ -95,20 +101,33 @@ def golden(model: Path, pictures: np.ndarray, normalize: Normalization) -> tuple
     return pictures[best], outputs[best], allowed
 
 
-def write(folder: Path, pictures: np.ndarray, about: About, tested: Tested) -> None:
-    """Writes `golden.png` and `model.toml` beside `folder`'s model.onnx."""
+def write(
+    folder: Path, pictures: np.ndarray, about: About, tested: Tested | None, detect: dict[str, str] | None = None, steps: float = STEPS
+) -> None:
+    """Writes `golden.png` and `model.toml` beside `folder`'s model.onnx. `detect`: the keys of [detect], of a detector."""
     model = folder / "model.onnx"
-    picture, output, allowed = golden(model, pictures, about.normalize)
+    picture, output, allowed = golden(model, pictures, about.normalize, steps)
     Image.fromarray(picture).save(folder / GOLDEN, optimize=True)
     # A JSON string is a TOML string.
-    is_detector = tested.measure == "ap50"
-    tasks = ["detect"] if is_detector else ["classify", "embed"]
-    reads = '[detect]\nfamily = "yolox"' if is_detector else '[output]\nrole = "logits"'
+    tasks = ["classify", "embed"] if detect is None else ["detect"]
+    keys = "".join(f"\n{key} = {json.dumps(value)}" for key, value in (detect or {}).items())
+    reads = '[output]\nrole = "logits"' if detect is None else f"[detect]{keys}"
     numbers = ", ".join(f"{v:.6g}" for v in output)
     if len(output) > 100:
-        # A detector's are thousands: each element is compared, within a tolerance that needs no more digits.
-        numbers = "\n" + textwrap.fill(", ".join(f"{v:.3g}" for v in output), 160) + "\n"
+        # A detector's are many: each element is compared, within a tolerance that needs no more digits if it is one of steps.
+        digits = 3 if allowed > 0.01 * np.abs(output).max() else 6
+        numbers = "\n" + textwrap.fill(", ".join(f"{v:.{digits}g}" for v in output), 160) + "\n"
     resize = '"stretch"' if about.short_side is None else f"{{ short_side_crop = {{ short_side = {about.short_side} }} }}"
+    if about.pads:
+        resize = '"pad"'
+    accuracy = tested and f"""\
+[accuracy]
+{tested.measure} = {tested.int8:.4f}
+float_{tested.measure} = {tested.float:.4f}
+pictures = {tested.pictures}
+on = {json.dumps(tested.on)}
+
+"""
     (folder / "model.toml").write_text(f"""\
 id = {json.dumps(about.id)}
 sha256 = "{hashlib.sha256(model.read_bytes()).hexdigest()}"
@@ -126,13 +145,7 @@ resize = {resize}
 
 {reads}
 
-[accuracy]
-{tested.measure} = {tested.int8:.4f}
-float_{tested.measure} = {tested.float:.4f}
-pictures = {tested.pictures}
-on = {json.dumps(tested.on)}
-
-[golden]
+{accuracy or ''}[golden]
 image = "{GOLDEN}"
 output = [{numbers}]
 tolerance = {allowed:.4g}

@@ -29,20 +29,27 @@ METHODS = {
 
 
 class Reader(ort_quantization.CalibrationDataReader):
-    """Hands normalized pictures to onnxruntime, one by one."""
+    """Hands what `feeds` gives to onnxruntime, one by one."""
 
-    def __init__(self, name: str, pictures: Pictures, normalize: Normalization):
-        self.name, self.pictures, self.normalize = name, pictures, normalize
+    def __init__(self, *fed):
+        self.fed = fed
         self.rewind()
 
     def get_next(self) -> dict | None:
         return next(self.iterator, None)
 
     def rewind(self) -> None:
-        self.iterator = feeds(self.name, self.pictures, self.normalize)
+        self.iterator = feeds(*self.fed)
 
 
-def feeds(name: str, pictures: Pictures, normalize: Normalization) -> Iterator[dict]:
+def feeds(model: Path, pictures: Pictures, normalize: Normalization, first_stage: Path | None = None) -> Iterator[dict]:
+    """A model's inputs: normalized pictures, or what a detector's first stage finds in them."""
+    if first_stage:
+        from . import pyramid
+
+        yield from pyramid.feeds(first_stage, model, pictures, normalize)
+        return
+    name = onnx.load(model).graph.input[0].name
     for i in range(len(pictures)):
         yield {name: normalize(pictures.images[i : i + 1])}
 
@@ -67,14 +74,14 @@ def quantize(
     method: str = "minmax",
     keep_float: tuple[str, ...] = (),
     normalize: Normalization = IMAGENET,
+    first_stage: Path | None = None,
 ) -> Path:
-    """Writes `out`. `keep_float`: names of nodes that are not quantized."""
+    """Writes `out`. `keep_float`: names of nodes that are not quantized. `first_stage`: of a detector whose second `model` is."""
     if not model.is_file():
         raise Refused(f"{model} is not there: run `export` first")
     known = {n.name for n in onnx.load(model).graph.node}
     if unknown := set(keep_float) - known:
         raise Refused(f"{model} has no node {', '.join(sorted(unknown))}; see the names in the table that `quantize` prints")
-    name = session(model).get_inputs()[0].name
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
@@ -82,7 +89,7 @@ def quantize(
         ort_quantization.quantize_static(
             str(prepared),
             str(out),
-            Reader(name, calibration, normalize),
+            Reader(model, calibration, normalize, first_stage),
             quant_format=ort_quantization.QuantFormat.QDQ,
             activation_type=ort_quantization.QuantType.QUInt8,
             weight_type=ort_quantization.QuantType.QInt8,
@@ -120,7 +127,7 @@ class LayerError:
 
 
 def layer_errors(
-    model: Path, quantized: Path, pictures: Pictures, normalize: Normalization = IMAGENET
+    model: Path, quantized: Path, pictures: Pictures, normalize: Normalization = IMAGENET, first_stage: Path | None = None
 ) -> list[LayerError]:
     """SQNR of each convolution, addition and fully connected layer, worst first."""
     with tempfile.TemporaryDirectory() as folder:
@@ -156,7 +163,7 @@ def layer_errors(
     a = session(with_outputs(float_model, [t for _, t, _ in layers]))
     b = session(with_outputs(int_model, [o for _, _, o in layers]))
     signal, noise = np.zeros(len(layers)), np.zeros(len(layers))
-    feeding = feeds(a.get_inputs()[0].name, pictures, normalize)
+    feeding = feeds(model, pictures, normalize, first_stage)
     for feed in tqdm(feeding, total=len(pictures), desc="SQNR", disable=None, leave=False):
         x = dict(zip([o.name for o in a.get_outputs()], a.run(None, feed)))
         y = dict(zip([o.name for o in b.get_outputs()], b.run(None, feed)))
@@ -171,8 +178,7 @@ def layer_errors(
 def predictions(model: Path, pictures: Pictures, normalize: Normalization = IMAGENET) -> np.ndarray:
     """The class that the model gives to each picture."""
     s = session(model)
-    name = s.get_inputs()[0].name
-    bar = tqdm(feeds(name, pictures, normalize), total=len(pictures), desc=f"running {model.name}", disable=None, leave=False)
+    bar = tqdm(feeds(model, pictures, normalize), total=len(pictures), desc=f"running {model.name}", disable=None, leave=False)
     return np.array([int(s.run(None, feed)[0][0].argmax()) for feed in bar])
 
 
@@ -181,6 +187,6 @@ def detections(
 ) -> list[np.ndarray]:
     """What the model finds in each picture, as `boxes.found` gives it."""
     s = session(model)
-    name, size = s.get_inputs()[0].name, pictures.images.shape[1:3]
-    bar = tqdm(feeds(name, pictures, normalize), total=len(pictures), desc=f"running {model.name}", disable=None, leave=False)
+    size = pictures.images.shape[1:3]
+    bar = tqdm(feeds(model, pictures, normalize), total=len(pictures), desc=f"running {model.name}", disable=None, leave=False)
     return [boxes.found(s.run(None, feed)[0][0], size, threshold) for feed in bar]

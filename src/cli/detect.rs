@@ -28,7 +28,7 @@ pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// How the outputs are read, where neither the bundle nor their shapes tell: yolox, yolov3, yolov4, yolov5, yolov7,
-    /// yolov8, yolov9, yolov10, yolo11, ssd, ultraface
+    /// yolov8, yolov9, yolov10, yolo11, ssd, ultraface, retinanet, faster_rcnn
     #[arg(long, value_name = "NAME")]
     family: Option<Family>,
     /// Lowest score

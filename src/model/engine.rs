@@ -13,7 +13,7 @@ use tract_onnx::prelude::*;
 
 use super::anatomy::Anatomy;
 use super::{OutputTensor, Outputs, cut, onnx_file};
-use crate::preprocess::{InputData, InputTensor};
+use crate::preprocess::InputData;
 
 /// The largest tensor that a model may declare for its input or outputs, in elements: 64 Mi.
 const MAX_ELEMENTS: usize = 64 << 20;
@@ -369,14 +369,18 @@ fn follows_global_pooling(graph: &GraphProto, conv: &NodeProto) -> bool {
 }
 
 impl Network {
-    pub(super) fn session(self: &Arc<Self>) -> Result<NetworkSession, String> {
+    /// `more`: outputs that something else fills, behind the network's own.
+    pub(super) fn session(
+        self: &Arc<Self>,
+        more: &[OutputShape],
+    ) -> Result<NetworkSession, String> {
         let state = self.plan.spawn().map_err(|e| format!("{e:#}"))?;
         let tensor = |o: &OutputShape| OutputTensor {
             name: o.name.clone(),
             values: Vec::with_capacity(o.shape.iter().product()),
         };
         let outputs = Outputs {
-            tensors: self.outputs.iter().map(tensor).collect(),
+            tensors: self.outputs.iter().chain(more).map(tensor).collect(),
         };
         Ok(NetworkSession {
             network: self.clone(),
@@ -394,11 +398,16 @@ pub(super) struct NetworkSession {
 }
 
 impl NetworkSession {
-    pub(super) fn run(&mut self, input: &InputTensor) -> Result<&Outputs, String> {
-        let tensor = match &input.data {
-            InputData::F32(v) => Tensor::from_shape(&input.shape, v),
-            InputData::U8(v) => Tensor::from_shape(&input.shape, v),
-            InputData::I8(v) => Tensor::from_shape(&input.shape, v),
+    /// The outputs may have more tensors than the network; those are left as they are.
+    pub(super) fn run(
+        &mut self,
+        shape: &[usize; 4],
+        data: &InputData,
+    ) -> Result<&mut Outputs, String> {
+        let tensor = match data {
+            InputData::F32(v) => Tensor::from_shape(shape, v),
+            InputData::U8(v) => Tensor::from_shape(shape, v),
+            InputData::I8(v) => Tensor::from_shape(shape, v),
         };
         let tensor = tensor.map_err(|e| e.to_string())?;
         let results = self
@@ -422,7 +431,7 @@ impl NetworkSession {
                 None => slot.values.extend(view.iter()),
             }
         }
-        Ok(&self.outputs)
+        Ok(&mut self.outputs)
     }
 }
 
@@ -434,18 +443,5 @@ impl Network {
             zero_point: 0,
         };
         self.input_type == raw
-    }
-
-    /// The engine's name, for reports.
-    pub(super) fn engine_name(&self) -> String {
-        let report = &self.report;
-        match report.is_accelerated() {
-            false => "tract".into(),
-            true => format!(
-                "int8 on {}, {:.1} % of the multiply-accumulates",
-                report.isa,
-                100.0 * report.integer_share()
-            ),
-        }
     }
 }

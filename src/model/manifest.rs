@@ -86,6 +86,12 @@ pub struct ManifestDetect {
     pub outputs: Vec<String>,
     /// YOLOv3's and v4's anchors: three for each output, the finest grid first.
     pub anchors: Option<Vec<Anchors>>,
+    /// The second network of a detector that has two: a file in the bundle.
+    pub box_head: Option<String>,
+    /// SHA-256 of that file, hexadecimal.
+    pub box_head_sha256: Option<String>,
+    /// How many regions it looks at, at most; 1000 if absent.
+    pub proposals: Option<usize>,
 }
 
 /// `[segment]`
@@ -143,6 +149,7 @@ impl Manifest {
         for (key, digest) in [
             ("sha256", &self.sha256),
             ("labels_sha256", &self.labels_sha256),
+            ("detect.box_head_sha256", &self.detect.box_head_sha256),
         ] {
             if digest.as_ref().is_some_and(|d| !is_sha256(d)) {
                 problems.push(Problem::new(key, "not 64 hexadecimal digits"));
@@ -171,6 +178,11 @@ impl Manifest {
                 "detect.anchors",
                 "must be numbers above 0, in pixels",
             ));
+        }
+        let most = super::regions::MOST_PROPOSALS;
+        if self.detect.proposals.is_some_and(|n| n == 0 || n > most) {
+            let fix = format!("must be between 1 and {most}");
+            problems.push(Problem::new("detect.proposals", fix));
         }
         if self.segment.output.is_some() && !self.detect.outputs.is_empty() {
             problems.push(Problem::new(
@@ -255,7 +267,7 @@ mod tests {
     #[test]
     fn what_can_never_be_right_is_refused_all_at_once() {
         let text = "id = 'a/b'\nsha256 = 'abc'\n[input]\nscale = 0.0\nmean = [nan, 0.0, 0.0]\nstd = [1.0, 0.0, 1.0]\n
-            [golden]\nimage = 'g.png'\noutput = [inf]\ntolerance = inf\n";
+            [detect]\nbox_head_sha256 = '12'\nproposals = 1001\n[golden]\nimage = 'g.png'\noutput = [inf]\ntolerance = inf\n";
         let all = problems(text);
         for key in [
             "id: `a/b`",
@@ -263,6 +275,8 @@ mod tests {
             "input.scale: ",
             "input.mean: ",
             "input.std: ",
+            "detect.box_head_sha256: ",
+            "detect.proposals: must be between 1 and 1000",
             "golden.tolerance: ",
             "golden.output: ",
         ] {

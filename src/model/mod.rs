@@ -18,6 +18,7 @@ mod onnx_file;
 mod placement;
 #[cfg(feature = "pull")]
 pub mod pull;
+mod regions;
 mod shapes;
 pub mod store;
 mod wire;
@@ -44,8 +45,9 @@ use crate::preprocess::{InputSpec, InputTensor, InputType, Layout, UsualInput};
 use crate::task::TaskKind;
 use crate::task::detect::{Detector, Family, HeadOutput};
 use crate::task::segment::{MapOutput, Segmenter};
-use engine::{Embedding, EngineOptions, Network, NetworkSession};
+use engine::{Embedding, EngineOptions, Network, NetworkSession, OutputShape};
 use files::ModelFiles;
+use regions::{RegionSession, Regions};
 
 /// How a model is to be loaded.
 #[derive(Debug, Clone, Default)]
@@ -179,21 +181,31 @@ struct Inner {
     files: ModelFiles,
     info: ModelInfo,
     network: Arc<Network>,
+    regions: Option<Arc<Regions>>,
+    /// Of all networks.
+    report: Report,
     golden: Option<Golden>,
 }
 
 /// One thread's working memory for a model.
 pub struct Session {
     session: NetworkSession,
+    regions: Option<RegionSession>,
 }
 
 impl Session {
-    /// Runs the network on one input.
+    /// Runs the network on one input; of a region-based detector both, and what lies between them.
     ///
     /// # Errors
     /// [`ModelError::Inference`]: the engine refused the input.
     pub fn run(&mut self, input: &InputTensor) -> Result<&Outputs, ModelError> {
-        self.session.run(input).map_err(ModelError::Inference)
+        let outputs = self.session.run(&input.shape, &input.data);
+        let outputs = outputs.map_err(ModelError::Inference)?;
+        if let Some(regions) = &mut self.regions {
+            let ran = regions.run(outputs, input.picture);
+            ran.map_err(ModelError::Inference)?;
+        }
+        Ok(outputs)
     }
 }
 
@@ -244,11 +256,20 @@ impl Model {
             (None, None) => None,
         };
         let input = input::spec(&network, &manifest.input, usual, &mut notes).map_err(unusable)?;
+        let regions = regions::load(&files, family, &manifest.detect, options, &network, size)?;
+        let mut report = network.report.clone();
+        let mut outputs = network.outputs.clone();
+        if let Some(regions) = &regions {
+            regions.add_to(&mut report);
+            outputs.extend(regions.outputs());
+            let of_head = |note: &String| format!("box head: {note}");
+            notes.extend(regions.network.notes.iter().map(of_head));
+        }
         let detector = family
             .map(|f| {
                 Detector::new(
                     f,
-                    &heads(&network, &manifest),
+                    &heads(&outputs, &manifest),
                     size,
                     manifest.detect.anchors.as_deref(),
                 )
@@ -256,8 +277,7 @@ impl Model {
             .transpose()
             .map_err(unusable)?;
         let classifies = tasks.contains(&TaskKind::Classify);
-        let outputs: Vec<OutputInfo> = network
-            .outputs
+        let outputs: Vec<OutputInfo> = outputs
             .iter()
             .map(|o| {
                 let read_by = (detector.is_some(), segmenter.is_some());
@@ -307,6 +327,8 @@ impl Model {
             files,
             info,
             network: Arc::new(network),
+            regions: regions.map(Arc::new),
+            report,
             golden: manifest.golden,
         };
         Ok(Self {
@@ -324,23 +346,35 @@ impl Model {
     /// # Errors
     /// [`ModelError::Inference`]: the engine cannot set it up.
     pub fn session(&self) -> Result<Session, ModelError> {
+        let regions = self.inner.regions.as_ref();
+        let more = regions.map(|r| r.outputs());
+        let more = more.as_ref().map_or(&[][..], |m| m);
+        let network = &self.inner.network;
         Ok(Session {
-            session: self
-                .inner
-                .network
-                .session()
+            session: network.session(more).map_err(ModelError::Inference)?,
+            regions: regions
+                .map(Regions::session)
+                .transpose()
                 .map_err(ModelError::Inference)?,
         })
     }
 
-    /// What the engine runs on integers, what in float, and why.
+    /// What the engine runs on integers, what in float, and why; of all networks, a second one once for a batch of regions.
     pub fn placement(&self) -> &Report {
-        &self.inner.network.report
+        &self.inner.report
     }
 
     /// The engine's name, for reports.
     pub fn engine_name(&self) -> String {
-        self.inner.network.engine_name()
+        let report = self.placement();
+        match report.is_accelerated() {
+            false => "tract".into(),
+            true => format!(
+                "int8 on {}, {:.1} % of the multiply-accumulates",
+                report.isa,
+                100.0 * report.integer_share()
+            ),
+        }
     }
 }
 
@@ -383,7 +417,7 @@ fn tasks_and_family(
     if !said.is_empty() && !wants {
         return Ok((said, None));
     }
-    let heads = heads(network, manifest);
+    let heads = heads(&network.outputs, manifest);
     let family = named.or_else(|| {
         let found = Family::recognize(&heads, size)?;
         notes.push(format!("recognized by its outputs: family {found}"));
@@ -434,9 +468,9 @@ fn segmenter_of(
 }
 
 /// The outputs as a detector's.
-fn heads(network: &Network, manifest: &Manifest) -> Vec<HeadOutput> {
-    let own = network.outputs.iter().filter(|o| !o.embedding);
-    let head = |o: &engine::OutputShape| HeadOutput {
+fn heads(outputs: &[OutputShape], manifest: &Manifest) -> Vec<HeadOutput> {
+    let own = outputs.iter().filter(|o| !o.embedding);
+    let head = |o: &OutputShape| HeadOutput {
         shape: o.shape.clone(),
         probabilities: match manifest.output.role {
             Some(role) => role == OutputRole::Probabilities,
@@ -447,7 +481,7 @@ fn heads(network: &Network, manifest: &Manifest) -> Vec<HeadOutput> {
 }
 
 fn output_info(
-    o: &engine::OutputShape,
+    o: &OutputShape,
     manifest: &Manifest,
     classifies: bool,
     (detects, segments): (bool, bool),

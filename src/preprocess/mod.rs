@@ -129,6 +129,8 @@ pub enum ResizePolicy {
         /// Whether the picture is centred (YOLOv5 and later) or at the top left (YOLOX).
         centre: bool,
     },
+    /// The whole frame at the top left, aspect ratio kept; the rest is 0 after the normalization (torchvision's detectors).
+    Pad,
 }
 
 /// `(pixel · scale − mean[c]) / std[c]`, in the model's channel order.
@@ -164,6 +166,8 @@ pub struct InputTensor {
     pub shape: [usize; 4],
     /// The elements, row-major.
     pub data: InputData,
+    /// Where the frame lies in it: left, top, right and bottom edge in pixels; all of it until a frame was.
+    pub picture: [f32; 4],
 }
 
 /// Elements of an [`InputTensor`].
@@ -196,6 +200,20 @@ impl InputMapping {
             (x - self.offset.0) / self.scale.0,
             (y - self.offset.1) / self.scale.1,
         )
+    }
+
+    /// The part of an input of this width and height that shows the frame: left, top, right and bottom edge in pixels.
+    pub fn picture(&self, input: (usize, usize)) -> [f32; 4] {
+        // What is made of a frame has whole pixels.
+        let edge = |v: f32, side: usize| v.round().clamp(0.0, side as f32);
+        let (x0, y0) = self.to_input(0.0, 0.0);
+        let (x1, y1) = self.to_input(self.frame.0 as f32, self.frame.1 as f32);
+        [
+            edge(x0, input.0),
+            edge(y0, input.1),
+            edge(x1, input.0),
+            edge(y1, input.1),
+        ]
     }
 
     /// A point of the frame, in the input's pixels.
@@ -248,7 +266,11 @@ impl InputTensor {
             InputType::U8 { .. } => InputData::U8(vec![0; len]),
             InputType::I8 { .. } => InputData::I8(vec![0; len]),
         };
-        Self { shape, data }
+        Self {
+            shape,
+            data,
+            picture: [0.0, 0.0, spec.width as f32, spec.height as f32],
+        }
     }
 
     fn fits(&self, spec: &InputSpec) -> bool {
@@ -413,6 +435,8 @@ impl Preprocessor {
         }
         let decoded = Instant::now();
         plan.render(&planes, &self.spec, &self.table, out);
+        let in_tensor = plan.placement.mapping();
+        out.picture = in_tensor.picture((self.spec.width as usize, self.spec.height as usize));
         Ok(Preprocessed {
             mapping: plan.mapping(),
             frame_size: size,
@@ -441,4 +465,67 @@ fn plan_for<'a>(
         *plan = None;
     }
     Ok(plan.get_or_insert_with(|| Plan::new(spec, source, region)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{FrameMeta, FramePool, Geometry};
+
+    fn white(width: u32, height: u32) -> Frame {
+        let mut data = FramePool::new(0).take();
+        data.resize((width * height) as usize, 255);
+        Frame {
+            format: PixelFormat::Grey,
+            geometry: Geometry::packed(width, height, PixelFormat::Grey),
+            data,
+            meta: FrameMeta::of_still("white"),
+            mask: None,
+        }
+    }
+
+    /// As torchvision's batches: the picture at the top left in whole pixels, the rest 0 whatever the normalization.
+    #[test]
+    fn padding_is_zero_after_the_normalization() {
+        let spec = |dtype, layout| InputSpec {
+            width: 64,
+            height: 32,
+            layout,
+            colour: ColourOrder::Rgb,
+            dtype,
+            resize: ResizePolicy::Pad,
+            normalize: Normalize::IMAGENET,
+        };
+        let bytes = InputType::U8 {
+            scale: 0.02,
+            zero_point: 106,
+        };
+        for (frame, columns, rows) in [((50, 100), 16, 32), ((200, 63), 64, 20), ((64, 32), 64, 32)]
+        {
+            for (dtype, layout) in [
+                (InputType::F32, Layout::Nchw),
+                (bytes, Layout::Nhwc),
+                (bytes, Layout::Nchw),
+            ] {
+                let spec = spec(dtype, layout);
+                let mut out = InputTensor::for_spec(&spec);
+                let frame = white(frame.0, frame.1);
+                Preprocessor::new(spec).run(&frame, &mut out).unwrap();
+                assert_eq!(out.picture, [0.0, 0.0, columns as f32, rows as f32]);
+                for i in 0..3 * 64 * 32 {
+                    let pixel = match layout {
+                        Layout::Nchw => i % (64 * 32),
+                        Layout::Nhwc => i / 3,
+                    };
+                    let is_picture = pixel % 64 < columns && pixel / 64 < rows;
+                    let is_zero = match &out.data {
+                        InputData::F32(v) => v[i] == 0.0,
+                        InputData::U8(v) => v[i] == 106,
+                        InputData::I8(_) => panic!("not asked for"),
+                    };
+                    assert_eq!(is_zero, !is_picture, "{dtype:?} {layout:?} {i}");
+                }
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{InputMapping, InputSpec, ResizePolicy};
 
 /// A frame resized to `resized` and laid with its origin at `offset` of the input; what the input does not see is
-/// cut off, what the frame does not cover is `fill`.
+/// cut off, what the frame does not cover is [`Border`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Placement {
     frame: (u32, u32),
@@ -13,20 +13,32 @@ pub(super) struct Placement {
     pub resized: (u64, u64),
     offset: (i64, i64),
     input: (u32, u32),
-    /// Value of the pixels that the frame does not cover.
-    pub fill: u8,
+    pub border: Border,
+}
+
+/// What the frame does not cover.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Border {
+    /// Pixels of this value.
+    Pixel(u8),
+    /// 0 in the tensor, after the normalization.
+    Zero,
 }
 
 impl Placement {
     /// `frame` is not empty.
     pub fn new(spec: &InputSpec, frame: (u32, u32)) -> Self {
         let input = (spec.width, spec.height);
-        let (resized, centre, fill) = match spec.resize {
-            ResizePolicy::Stretch => ((input.0.into(), input.1.into()), false, 0),
+        let black = Border::Pixel(0);
+        let (resized, centre, border) = match spec.resize {
+            ResizePolicy::Stretch => ((input.0.into(), input.1.into()), false, black),
             ResizePolicy::ShortSideCrop { short_side } => {
-                (short_side_to(short_side, frame), true, 0)
+                (short_side_to(short_side, frame), true, black)
             }
-            ResizePolicy::Letterbox { fill, centre } => (fit(input, frame, centre), centre, fill),
+            ResizePolicy::Letterbox { fill, centre } => {
+                (fit(input, frame, centre), centre, Border::Pixel(fill))
+            }
+            ResizePolicy::Pad => (fit(input, frame, false), false, Border::Zero),
         };
         let offset = |input: u32, resized: u64| {
             if centre {
@@ -40,7 +52,7 @@ impl Placement {
             resized,
             offset: (offset(input.0, resized.0), offset(input.1, resized.1)),
             input,
-            fill,
+            border,
         }
     }
 
@@ -85,7 +97,7 @@ fn short_side_to(short_side: u32, (w, h): (u32, u32)) -> (u64, u64) {
 }
 
 /// The largest size of the frame's shape within the input. Whole pixels as the models' own code has them:
-/// rounded where the picture is centred (YOLOv5), cut where it is not (YOLOX).
+/// rounded where the picture is centred (YOLOv5), cut where it is not (YOLOX, torchvision).
 fn fit(input: (u32, u32), frame: (u32, u32), round: bool) -> (u64, u64) {
     let [iw, ih, fw, fh] = [input.0, input.1, frame.0, frame.1].map(u64::from);
     let other = |side: u64, num: u64, den: u64| {
@@ -170,6 +182,8 @@ mod tests {
         };
         let yolox = at(false, (640, 427));
         assert_eq!((yolox.resized, yolox.offset), ((416, 277), (0, 0)));
+        let padded = Placement::new(&spec(416, 416, ResizePolicy::Pad), (640, 427));
+        assert_eq!((padded.resized, padded.offset), ((416, 277), (0, 0)));
         let yolov5 = at(true, (640, 427));
         assert_eq!((yolov5.resized, yolov5.offset), ((416, 278), (0, 69)));
     }

@@ -8,9 +8,11 @@
 use std::ops::Range;
 
 use super::colour::{self, Colour};
-use super::placement::Placement;
+use super::placement::{Border, Placement};
 use super::resample::Axis;
-use super::{InputData, InputMapping, InputSpec, InputTensor, Layout, PixelTable, Region};
+use super::{
+    InputData, InputMapping, InputSpec, InputTensor, InputType, Layout, PixelTable, Region,
+};
 use crate::frame::PixelFormat;
 
 /// What decides a [`Plan`].
@@ -187,14 +189,26 @@ impl Plan {
             let row = Row {
                 y,
                 columns,
-                fill: self.placement.fill,
+                border: self.placement.border,
                 channels: &self.channels,
                 order: colour::order(spec.colour),
             };
             match (table, &mut out.data) {
-                (PixelTable::F32(table), InputData::F32(out)) => row.write(spec, table, out),
-                (PixelTable::U8(table), InputData::U8(out)) => row.write(spec, table, out),
-                (PixelTable::I8(table), InputData::I8(out)) => row.write(spec, table, out),
+                (PixelTable::F32(table), InputData::F32(out)) => row.write(spec, table, 0.0, out),
+                (PixelTable::U8(table), InputData::U8(out)) => {
+                    let zero = match spec.dtype {
+                        InputType::U8 { zero_point, .. } => zero_point,
+                        _ => 0,
+                    };
+                    row.write(spec, table, zero, out);
+                }
+                (PixelTable::I8(table), InputData::I8(out)) => {
+                    let zero = match spec.dtype {
+                        InputType::I8 { zero_point, .. } => zero_point,
+                        _ => 0,
+                    };
+                    row.write(spec, table, zero, out);
+                }
                 // The preprocessor has compared the tensor with the spec.
                 _ => {}
             }
@@ -228,21 +242,25 @@ impl Pass {
 /// One row of the input, on its way into the tensor.
 struct Row<'a> {
     y: usize,
-    /// The columns that the frame covers; `fill` elsewhere.
+    /// The columns that the frame covers; `border` elsewhere.
     columns: Range<usize>,
-    fill: u8,
+    border: Border,
     channels: &'a [Vec<u8>; 3],
     /// Channel of the source for each of the model's.
     order: &'static [usize],
 }
 
 impl Row<'_> {
-    fn write<T: Copy>(&self, spec: &InputSpec, table: &[[T; 256]; 3], out: &mut [T]) {
+    /// `zero` is the tensor's.
+    fn write<T: Copy>(&self, spec: &InputSpec, table: &[[T; 256]; 3], zero: T, out: &mut [T]) {
         let (width, n) = (spec.width as usize, self.order.len());
         let plane = width * spec.height as usize;
         for (c, &channel) in self.order.iter().enumerate() {
             let (values, pixels) = (&table[c], &self.channels[channel][..self.columns.len()]);
-            let fill = values[usize::from(self.fill)];
+            let fill = match self.border {
+                Border::Pixel(value) => values[usize::from(value)],
+                Border::Zero => zero,
+            };
             match spec.layout {
                 Layout::Nchw => {
                     let row = &mut out[c * plane + self.y * width..][..width];

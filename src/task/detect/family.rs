@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::anchors::{Pyramid, retina_sizes};
 use super::ssd;
 use crate::preprocess::{ColourOrder, Normalize, ResizePolicy, UsualInput};
 
@@ -27,10 +28,15 @@ pub enum Family {
     Ssd,
     /// UltraFace: RFB-320, RFB-640, slim.
     Ultraface,
+    /// RetinaNet with a feature pyramid, as `ocellus_models export` writes torchvision's.
+    Retinanet,
+    /// Faster R-CNN with a feature pyramid: two networks, as `ocellus_models export` writes torchvision's.
+    #[serde(rename = "faster_rcnn")]
+    FasterRcnn,
 }
 
 /// As people write them; the first of a family is its name.
-const NAMES: [(&str, Family); 12] = [
+const NAMES: [(&str, Family); 14] = [
     ("yolox", Family::Yolox),
     ("yolov5", Family::Yolov5),
     ("yolov8", Family::Yolov8),
@@ -39,6 +45,8 @@ const NAMES: [(&str, Family); 12] = [
     ("yolov4", Family::Yolov4),
     ("ssd", Family::Ssd),
     ("ultraface", Family::Ultraface),
+    ("retinanet", Family::Retinanet),
+    ("faster_rcnn", Family::FasterRcnn),
     ("yolov7", Family::Yolov5),
     ("yolov9", Family::Yolov8),
     ("yolov11", Family::Yolov8),
@@ -85,6 +93,9 @@ impl Family {
             }
             Self::Yolov3 | Self::Yolov4 => (ColourOrder::Rgb, unit, letterbox(128, true)),
             Self::Ssd => (ColourOrder::Rgb, Normalize::IMAGENET, ResizePolicy::Stretch),
+            Self::Retinanet | Self::FasterRcnn => {
+                (ColourOrder::Rgb, Normalize::IMAGENET, ResizePolicy::Pad)
+            }
             Self::Ultraface => {
                 let normalize = Normalize {
                     scale: 1.0,
@@ -106,9 +117,17 @@ impl Family {
         match (self, classes) {
             (Self::Ultraface, 1) => Some("face"),
             (Self::Ultraface, _) => None,
+            // torchvision keeps COCO's own numbers, of which ten stand for nothing.
+            (Self::Retinanet, 91) => Some(concat!("__background__\n", include_str!("coco90.txt"))),
+            (Self::FasterRcnn, 90) => Some(include_str!("coco90.txt")),
             (_, 80) => Some(include_str!("coco.txt")),
             _ => None,
         }
+    }
+
+    /// Whether a second network looks at regions that the first proposes.
+    pub fn has_box_head(self) -> bool {
+        self == Self::FasterRcnn
     }
 
     /// The family, if only one has outputs of these shapes for an input of this size. Raw heads with anchors look the
@@ -163,6 +182,11 @@ pub(super) enum Head {
     Final,
     /// Raw grids with three anchors a cell.
     Anchors(Vec<AnchorGrid>),
+    /// Raw grids of a feature pyramid with nine anchors a cell.
+    Pyramid(Pyramid),
+    /// From this output on, a row for each region: `[n, 4]` corners in input pixels, `[n, 1 + classes]` logits with the background first,
+    /// `[n, 4 + 4 · classes]` offsets.
+    Regions(usize),
     /// Offsets to default boxes, and a score a class with background first.
     Defaults(Defaults),
     /// `[1, N, 2]` background and face, `[1, N, 4]` corners in 0–1 of the input.
@@ -319,6 +343,23 @@ impl Detector {
                 })?;
                 (Head::Defaults(defaults), classes)
             }
+            (Family::Retinanet, _) => {
+                let pyramid = Pyramid::new(outputs, &retina_sizes(), input).ok_or_else(|| {
+                    wrong("for each of five levels, the coarsest first, [1, 36, h, w] and [1, 9·classes, h, w], as `python -m ocellus_models export` writes them")
+                })?;
+                let classes = pyramid.classes;
+                (Head::Pyramid(pyramid), classes)
+            }
+            (Family::FasterRcnn, [.., [_, 4], [_, logits], [_, offsets]])
+                if *logits > 1 && *offsets == 4 * logits =>
+            {
+                (Head::Regions(shapes.len() - 3), logits - 1)
+            }
+            (Family::FasterRcnn, _) => {
+                return Err(wrong(
+                    "those of a first stage and of a box head; name the second in [detect] box_head",
+                ));
+            }
             (Family::Yolov3 | Family::Yolov4, _) => {
                 let (grids, classes) = anchor_grids(family, &shapes, input, anchors).ok_or_else(|| {
                     wrong("two or three raw heads of strides 8, 16 and 32 with three anchors each, as [1, 3·(5 + classes), h, w] or with the channels last; name them in [detect] outputs if the graph goes on behind them")
@@ -468,6 +509,8 @@ mod tests {
             ("yolov4", &[1, 255, 52, 52]),
             ("ssd", &[1, 15130, 4]),
             ("ultraface", &[1, 4420, 4]),
+            ("retinanet", &[1, 36, 52, 52]),
+            ("faster_rcnn", &[1, 12, 52, 52]),
         ] {
             let family: Family = name.parse().unwrap();
             let e = Detector::new(family, &outputs(&[shape]), (416, 416), None).unwrap_err();

@@ -2,6 +2,7 @@
 //!
 //! In: [`Outputs`]. Out: [`Candidates`] in pixels of the input. On the `infer-<n>` threads; pure.
 
+use super::anchors::{self, Pyramid, sigmoid};
 use super::family::{AnchorGrid, Defaults, Detector, Grid, Head, grids};
 use super::nms::Candidates;
 use crate::model::Outputs;
@@ -12,12 +13,17 @@ pub(super) struct Wanted<'a> {
     pub threshold: f32,
     /// Classes; all if empty.
     pub classes: &'a [bool],
+    /// Where the frame lies in the input: left, top, right and bottom edge in pixels.
+    pub picture: [f32; 4],
 }
 
 impl Wanted<'_> {
     fn has(&self, score: f32, class: usize) -> bool {
-        score >= self.threshold
-            && (self.classes.is_empty() || self.classes.get(class) == Some(&true))
+        score >= self.threshold && self.has_class(class)
+    }
+
+    fn has_class(&self, class: usize) -> bool {
+        self.classes.is_empty() || self.classes.get(class) == Some(&true)
     }
 }
 
@@ -45,7 +51,7 @@ pub(super) fn read(d: &Detector, outputs: &Outputs, wanted: &Wanted<'_>, out: &m
         }
         Head::Anchors(heads) => {
             for head in heads {
-                anchors(
+                grid_anchors(
                     &outputs.get(head.output).values,
                     head,
                     d.classes,
@@ -61,6 +67,8 @@ pub(super) fn read(d: &Detector, outputs: &Outputs, wanted: &Wanted<'_>, out: &m
             );
             offsets(&locations.values, &scores.values, defaults, d, wanted, out);
         }
+        Head::Pyramid(p) => pyramid(outputs, p, wanted, out),
+        Head::Regions(first) => regions(outputs, *first, d.classes, wanted, out),
         Head::Faces { scores, boxes } => {
             let (w, h) = (d.input.0 as f32, d.input.1 as f32);
             let scores = outputs.get(*scores).values.as_chunks::<2>().0;
@@ -145,12 +153,32 @@ fn columns(values: &[f32], classes: usize, wanted: &Wanted<'_>, out: &mut Candid
     }
 }
 
-fn sigmoid(v: f32) -> f32 {
-    1.0 / (1.0 + (-v).exp())
+/// RetinaNet: of each level the best, every class of a box a candidate; boxes are cut at the picture's edges before they are compared.
+fn pyramid(outputs: &Outputs, p: &Pyramid, wanted: &Wanted<'_>, out: &mut Candidates) {
+    /// torchvision's `topk_candidates`.
+    const MOST: usize = 1000;
+    // A little less than the threshold's; the score decides.
+    let share = wanted.threshold.min(0.999_999);
+    let least = (share / (1.0 - share)).ln() - 1e-3;
+    for level in &p.levels {
+        let offsets = &outputs.get(level.offsets).values;
+        let logits = &outputs.get(level.logits).values;
+        let has = |class| wanted.has_class(class);
+        for found in level.best(offsets, logits, p.classes, (least, MOST), has) {
+            let score = sigmoid(found.logit);
+            if wanted.has(score, found.class) {
+                out.push(
+                    anchors::cut(found.corners, wanted.picture),
+                    score,
+                    found.class,
+                );
+            }
+        }
+    }
 }
 
 /// YOLOv3 and v4: centres by a sigmoid within the cell, sizes as multiples of an anchor.
-fn anchors(
+fn grid_anchors(
     values: &[f32],
     head: &AnchorGrid,
     classes: usize,
@@ -188,6 +216,59 @@ fn anchors(
     }
 }
 
+/// Faster R-CNN: proposals with logits and offsets a class, background first; every class of a proposal is a candidate, cut at the
+/// picture's edges before they are compared.
+fn regions(
+    outputs: &Outputs,
+    first: usize,
+    classes: usize,
+    wanted: &Wanted<'_>,
+    out: &mut Candidates,
+) {
+    /// What offsets are multiples of: a tenth of the proposal's sides, a fifth of their logarithms.
+    const PARTS: [f32; 4] = [10.0, 10.0, 5.0, 5.0];
+    /// The least that a box measures along each side, in pixels.
+    const LEAST_SIDE: f32 = 1e-2;
+    let [proposals, logits, offsets] = [0, 1, 2].map(|i| &outputs.get(first + i).values[..]);
+    let rows = logits.chunks_exact(1 + classes);
+    let offsets = offsets.as_chunks::<4>().0.chunks_exact(1 + classes);
+    for ((proposal, logits), offsets) in proposals.as_chunks::<4>().0.iter().zip(rows).zip(offsets)
+    {
+        let softmax = Softmax::of(logits.iter().copied());
+        for class in 0..classes {
+            let score = softmax.probability(logits[1 + class]);
+            if wanted.has(score, class) {
+                let offset = [0, 1, 2, 3].map(|i| offsets[1 + class][i] / PARTS[i]);
+                let corners = anchors::cut(anchors::moved(*proposal, offset), wanted.picture);
+                let [x0, y0, x1, y1] = corners;
+                if x1 - x0 >= LEAST_SIDE && y1 - y0 >= LEAST_SIDE {
+                    out.push(corners, score, class);
+                }
+            }
+        }
+    }
+}
+
+/// Logits of one box to probabilities; the largest is subtracted first, so that no exponential overflows.
+struct Softmax {
+    top: f32,
+    sum: f32,
+}
+
+impl Softmax {
+    fn of(logits: impl Iterator<Item = f32> + Clone) -> Self {
+        let top = logits.clone().fold(f32::NEG_INFINITY, f32::max);
+        Self {
+            top,
+            sum: logits.map(|l| (l - top).exp()).sum(),
+        }
+    }
+
+    fn probability(&self, logit: f32) -> f32 {
+        (logit - self.top).exp() / self.sum
+    }
+}
+
 /// SSD: offsets to default boxes in tenths and fifths of their size; every class of a box is a candidate.
 fn offsets(
     locations: &[f32],
@@ -204,18 +285,13 @@ fn offsets(
     let (w, h) = (d.input.0 as f32, d.input.1 as f32);
     for (i, [cx, cy, dw, dh]) in defaults.boxes.iter().enumerate() {
         let score = |class: usize| scores[i * score_step + class * class_step];
-        // Numerator and denominator of a softmax, or the value itself.
-        let (top, sum) = match defaults.logits {
-            true => {
-                let top = (0..=d.classes).map(score).fold(f32::NEG_INFINITY, f32::max);
-                (top, (0..=d.classes).map(|c| (score(c) - top).exp()).sum())
-            }
-            false => (0.0, 1.0f32),
-        };
+        let softmax = defaults
+            .logits
+            .then(|| Softmax::of((0..=d.classes).map(score)));
         for class in 1..=d.classes {
-            let probability = match defaults.logits {
-                true => (score(class) - top).exp() / sum,
-                false => score(class),
+            let probability = match &softmax {
+                Some(softmax) => softmax.probability(score(class)),
+                None => score(class),
             };
             if wanted.has(probability, class - 1) {
                 let l = |v: usize| locations[i * box_step + v * value_step];

@@ -3,6 +3,7 @@
 //! In: [`Outputs`] of one inference, and where the input lies in the frame. Out: [`Detection`]s, best first, in 0–1 coordinates of
 //! the frame. On the `infer-<n>` threads. Always holds: boxes lie within the frame and have an area; at most `max` of them.
 
+pub(crate) mod anchors;
 mod family;
 mod heads;
 pub mod nms;
@@ -209,6 +210,7 @@ impl Task for Detect {
         let wanted = heads::Wanted {
             threshold: self.threshold,
             classes: &self.only,
+            picture: mapping.picture(self.detector.input),
         };
         self.candidates.clear();
         heads::read(&self.detector, outputs, &wanted, &mut self.candidates);
