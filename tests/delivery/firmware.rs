@@ -24,9 +24,10 @@ pub struct Firmware {
 }
 
 /// What is put into the configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Setup {
     pub port: u16,
+    /// 5: MQTT 5.
     pub version: u8,
     pub fps: f64,
     /// Lines of `[spool]`.

@@ -9,6 +9,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bench;
+mod bounds;
 mod disk;
 mod faults;
 mod firmware;
