@@ -11,7 +11,7 @@ pub struct Bench {
     pub home: Home,
     pub proxy: Proxy,
     pub subscriber: Subscriber,
-    _broker: Mosquitto,
+    pub broker: Mosquitto,
 }
 
 impl Bench {
@@ -28,7 +28,7 @@ impl Bench {
             subscriber: Subscriber::start(broker.port),
             home,
             proxy,
-            _broker: broker,
+            broker,
         })
     }
 

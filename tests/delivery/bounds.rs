@@ -29,8 +29,8 @@ fn after_an_outage(bound: &str) -> Option<(Bench, Firmware, BTreeSet<Name>)> {
     Some((b, firmware, made))
 }
 
-/// Of what was made, the oldest of each camera are missing and nothing else, as many as `health` counts. Returns how many.
-fn the_oldest_are_missing(b: &Bench, made: &BTreeSet<Name>) -> u64 {
+/// Of what was made, the oldest of each camera are missing and nothing else, as many as `health` counts there. Returns how many.
+pub fn the_oldest_are_missing(b: &Bench, made: &BTreeSet<Name>, counter: &str) -> u64 {
     let names = b.subscriber.names();
     let camera = |n: &Name| n.0.rsplit_once('/').map(|(camera, _)| camera.to_string());
     let (mut newest_missing, mut oldest_there) = (BTreeMap::new(), BTreeMap::new());
@@ -53,7 +53,7 @@ fn the_oldest_are_missing(b: &Bench, made: &BTreeSet<Name>) -> u64 {
     }
     let missing = made.difference(&names).count() as u64;
     let health = b.health("it is told", |h| h.is_object());
-    assert_eq!(health["spool_dropped"], missing, "{health}");
+    assert_eq!(health[counter], missing, "{health}");
     assert_eq!(health["queue_full"], 0, "{health}");
     missing
 }
@@ -69,7 +69,7 @@ fn beyond_its_bytes_the_oldest_go_and_are_counted() {
     let Some((b, firmware, made)) = after_an_outage(&format!("max_bytes = {LEAST_BYTES}")) else {
         return;
     };
-    let missing = the_oldest_are_missing(&b, &made);
+    let missing = the_oldest_are_missing(&b, &made, "spool_dropped");
     let kept = replayed(&b);
     let bytes: u64 = kept.iter().map(|r| r.bytes + 64).sum();
     println!(
@@ -90,7 +90,7 @@ fn beyond_its_age_the_oldest_go_and_are_counted() {
     let Some((b, firmware, made)) = after_an_outage("max_age_s = 2") else {
         return;
     };
-    let missing = the_oldest_are_missing(&b, &made);
+    let missing = the_oldest_are_missing(&b, &made, "spool_dropped");
     let kept = replayed(&b).len();
     println!("{kept} messages kept, {missing} dropped");
     assert!(kept > 0);

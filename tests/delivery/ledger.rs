@@ -15,7 +15,7 @@ use crate::common::mosquitto::DEADLINE;
 const POLL: Duration = Duration::from_millis(20);
 
 /// A day in milliseconds.
-const DAY_MS: u64 = 86_400_000;
+pub const DAY_MS: u64 = 86_400_000;
 
 /// Topic and `seq`.
 pub type Name = (String, u64);
@@ -170,7 +170,7 @@ fn receipt(p: &rumqttc::Publish) -> Option<Receipt> {
 }
 
 /// Of `2026-11-23T17:34:14.083Z`.
-fn ms_of_day(ts: &str) -> u64 {
+pub fn ms_of_day(ts: &str) -> u64 {
     let number = |range: std::ops::Range<usize>| ts.get(range).and_then(|t| t.parse::<u64>().ok());
     let parts = [11..13, 14..16, 17..19, 20..23].map(|r| number(r).expect("a time"));
     ((parts[0] * 60 + parts[1]) * 60 + parts[2]) * 1000 + parts[3]

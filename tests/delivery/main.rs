@@ -12,6 +12,7 @@ mod common;
 mod bench;
 mod bounds;
 mod disk;
+mod expiry;
 mod faults;
 mod firmware;
 mod ledger;
