@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time;
 
 use super::delivery::{Delivery, Keeping, Kept};
-use super::link::{Link, LinkError, LinkEvent, Message, Qos};
+use super::link::{Cause, Link, LinkError, LinkEvent, Message, Qos};
 use super::payload::{self, DeviceInfo};
 use super::properties::{self, Lifetime};
 use super::queue::{CameraStatus, Item, Queue, Waiting};
@@ -400,6 +400,11 @@ impl Outlet {
                     .iter_mut()
                     .for_each(|r| r.incoming(&message, now));
             }
+            LinkEvent::TooLarge { topic, bytes } => {
+                stats.commands_dropped.inc();
+                let why = format!("{bytes} bytes came on {topic}: it is larger than any command");
+                self.reporter.message_refused(&why, Instant::now());
+            }
             LinkEvent::Subscribed { .. } | LinkEvent::Closed => {}
         }
     }
@@ -410,6 +415,9 @@ impl Outlet {
             self.backoff.reset();
         }
         self.shared.stats.broker_went();
+        if error.cause == Cause::TooLarge {
+            self.shared.stats.commands_dropped.inc();
+        }
         self.reporter.failed(error);
         self.delivery.disconnected();
         self.backoff.next(error.cause)
