@@ -17,7 +17,7 @@ help:
 	@echo 'make test-models   the Python road from a network to a bundle (installs PyTorch: 6.7 GB on x86-64)'
 	@echo 'make soak    kill the broker, kill the program and cut the network between them a hundred times each, and count; KILLS=10 BROKER_KILLS=10 CUTS=10 MINUTES=60'
 	@echo 'make check   format, lints and docs'
-	@echo 'make fuzz    bytes of all kinds into the readers of models, guided by coverage, FUZZ_SECONDS (300) for each target'
+	@echo 'make fuzz    bytes of all kinds into the readers of models and of commands, guided by coverage, FUZZ_SECONDS (300) for each target'
 	@echo 'make bench   inference beside onnxruntime and OpenVINO, the pixel path beside OpenCV, the whole path of a detector beside Python, each in one interleaved run'
 	@echo 'make bench-arm   inference beside onnxruntime on emulated ARM cores, in instructions; CPUS="cortex-a72 cortex-a76 max" ROUNDS=2 MODELS=…'
 
@@ -95,11 +95,14 @@ bench: test-deps
 bench-arm: test-deps
 	benches/arm/run.sh $(MODELS)
 
-# libFuzzer; see fuzz/coverage. What it finds is kept below target/fuzz; a crash ends it with the file's name.
+# libFuzzer; see fuzz/coverage.sh. What it finds is kept below target/fuzz; a crash ends it with the file's name.
 FUZZ_SECONDS ?= 300
 fuzz:
-	cd fuzz && RUSTC_WRAPPER=$(CURDIR)/fuzz/coverage CARGO_TARGET_DIR=$(CURDIR)/target/fuzz $(CARGO) build --release --locked
-	mkdir -p target/fuzz/corpus/onnx target/fuzz/corpus/bundle
+	cd fuzz && RUSTC_WRAPPER=$(CURDIR)/fuzz/coverage.sh CARGO_TARGET_DIR=$(CURDIR)/target/fuzz $(CARGO) build --release --locked
+	mkdir -p target/fuzz/corpus/onnx target/fuzz/corpus/bundle target/fuzz/corpus/commands
 	cp fuzz/seeds/*.onnx target/fuzz/corpus/onnx
+	cp fuzz/seeds/*.messages target/fuzz/corpus/commands
 	cd target/fuzz && release/onnx -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=8192 corpus/onnx
 	cd target/fuzz && release/bundle -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 corpus/bundle
+	cd target/fuzz && release/commands -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=32768 \
+	    -dict=$(CURDIR)/fuzz/seeds/commands.dict corpus/commands

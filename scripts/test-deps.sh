@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need: mosquitto and ffmpeg from Debian's packages, onnxruntime and friends and Home Assistant
-# from PyPI into virtual environments, a kernel with cameras for a virtual machine. Says what is missing where it may not install.
+# from PyPI into virtual environments, Prometheus beside them, a kernel with cameras for a virtual machine. Says what is missing where it may not install.
 set -euo pipefail
 venv=${1:?usage: scripts/test-deps.sh VENV}
 cd "$(dirname "$0")/.."
@@ -40,6 +40,19 @@ if [ ! -f "$node/.installed" ] || [ scripts/node-requirements.txt -nt "$node/.in
     # shellcheck disable=SC2046 # A word a package.
     npm install --prefix "$node" --silent --no-audit --no-fund $(grep -v '^#' scripts/node-requirements.txt)
     touch "$node/.installed"
+fi
+
+# Prometheus and its exporter for MQTT: unpacked, not installed, so that no service of theirs is started on this machine.
+prometheus=$(dirname "$venv")/prometheus
+if [ ! -f "$prometheus/.installed" ]; then
+    command -v apt-get >/dev/null || { echo "Prometheus is unpacked from Debian's packages: no apt-get here" >&2; exit 1; }
+    as_root apt-get update -qq || true
+    rm -rf "$prometheus"
+    mkdir -p "$prometheus"
+    (cd "$prometheus" && apt-get -o APT::Sandbox::User="$(id -un)" download -qq prometheus prometheus-mqtt-exporter
+        for package in ./*.deb; do dpkg-deb -x "$package" .; done
+        rm ./*.deb)
+    touch "$prometheus/.installed"
 fi
 
 # Elsewhere than on x86-64 there is no such test.

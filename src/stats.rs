@@ -82,6 +82,8 @@ pub struct Stats {
     pub published: Counter,
     /// Messages dropped because a sink's queue was full.
     pub queue_full: Counter,
+    /// Observations that were not sent because they had outlived `mqtt.observation_expiry_s`.
+    pub expired: Counter,
     /// Observations held back by `publish.max_rate`.
     pub rate_limited: Counter,
     /// Commands and settings that were obeyed.
@@ -229,6 +231,7 @@ impl Stats {
             cameras,
             published: Counter::default(),
             queue_full: Counter::default(),
+            expired: Counter::default(),
             rate_limited: Counter::default(),
             commands: Counter::default(),
             commands_refused: Counter::default(),

@@ -290,3 +290,45 @@ fn an_answer_finds_its_asker_under_mqtt_5() {
     drop(asker);
     assert!(device.stop().success());
 }
+
+/// A retained message comes with each connection: one that is too large must not end each of them.
+#[test]
+fn a_message_that_is_too_large_is_survived() {
+    for (version, bytes, connections, dropped, hears) in [
+        (3, 300 << 10, 1, 1, true),
+        (3, 17 << 20, 2, 1, false),
+        (5, 300 << 10, 1, 0, true),
+    ] {
+        let Some(broker) = mosquitto_or_skip() else {
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("large");
+        std::fs::write(&file, vec![b'x'; bytes]).unwrap();
+        let sent = std::process::Command::new("mosquitto_pub")
+            .args(["-h", "127.0.0.1", "-p", &broker.port.to_string(), "-q", "1"])
+            .args(["-r", "-t", "ocellus/dev-1/porch/enter/set", "-f"])
+            .arg(&file)
+            .status();
+        assert!(sent.unwrap().success());
+        let health = Observer::start(broker.port, "ocellus/dev-1/health");
+        let answers = Observer::start(broker.port, "ocellus/dev-1/cmd/result");
+        let more = format!("version = {version}\n");
+        let config = configure(dir.path(), &["porch"], broker.port, &more);
+        let device = Device::start(&config);
+        health.wait("what came is counted", |s| {
+            s.json()["commands_dropped"] == dropped
+        });
+        for _ in 0..3 {
+            let told = health.wait("a sign of life", |_| true).json();
+            assert_eq!(told["broker_connects"], connections, "{bytes}: {told}");
+            assert_eq!(told["commands_dropped"], dropped, "{bytes}: {told}");
+        }
+        let command = r#"{"id":"p","op":"ping"}"#;
+        publish(broker.port, "ocellus/dev-1/cmd", command, false);
+        let answer =
+            answers.next_within(std::time::Duration::from_secs(if hears { 20 } else { 2 }));
+        assert_eq!(answer.is_some(), hears, "{bytes}");
+        assert!(device.stop().success());
+    }
+}

@@ -1,9 +1,10 @@
-//! What docs/dashboards.md and schema/asyncapi-1.0.json promise, with the program itself, mosquitto, Python and Node-RED.
+//! What docs/dashboards.md and schema/asyncapi-1.0.json promise, with the program itself, mosquitto, Python, Node-RED and Prometheus.
 
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
@@ -165,6 +166,246 @@ fn the_node_red_flow_says_what_appeared() {
     );
     let alert = alerts.wait("the made event", |s| s.topic == "alerts/x/y");
     assert_eq!(alert.text(), "cat (91 %)");
+}
+
+/// Where scripts/test-deps.sh unpacks Prometheus and its exporter for MQTT.
+fn prometheus_programs() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/prometheus/usr/bin");
+    beside.join("prometheus").exists().then_some(beside)
+}
+
+/// Prometheus and the exporters, as docs/dashboards.md sets them up.
+struct Prometheus {
+    port: u16,
+    dir: tempfile::TempDir,
+    _processes: Vec<Process>,
+}
+
+impl Prometheus {
+    /// The page's own files, with these ports in the place of theirs.
+    fn start(programs: &Path, broker: u16) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, holds: &str, changes: &[(&str, &str)]| {
+            let found = snippets("yaml").into_iter().find(|s| s.contains(holds));
+            let mut text = found.unwrap().to_string();
+            for (from, to) in changes {
+                assert!(text.contains(from), "{from}: {text}");
+                text = text.replace(from, to);
+            }
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let start = |program: &str, args: &[String]| {
+            let log = std::fs::File::create(
+                dir.path()
+                    .join(format!("{}.log", args[1].replace('/', "_"))),
+            );
+            let child = Command::new(programs.join(program))
+                .args(args)
+                .current_dir(dir.path())
+                .stdout(Stdio::null())
+                .stderr(log.unwrap())
+                .spawn();
+            Process(child.unwrap())
+        };
+        let server = format!("127.0.0.1:{broker}");
+        let mut processes = Vec::new();
+        let exporters = ["ocellus/+/+/state", "ocellus/+/health"].map(|topic| {
+            let port = free_port();
+            let path = file(
+                &format!("{port}.yaml"),
+                &format!("topic_path: {topic}"),
+                &[("127.0.0.1:1883", &server)],
+            );
+            let args = format!(
+                "-config {} -listen-address 127.0.0.1 -listen-port {port}",
+                path.display()
+            );
+            let args: Vec<String> = args.split(' ').map(String::from).collect();
+            processes.push(start("prometheus-mqtt-exporter", &args));
+            format!("127.0.0.1:{port}")
+        });
+        let rules = file("rules.yml", "alert: OcellusSilent", &[]);
+        let config = file(
+            "prometheus.yml",
+            "127.0.0.1:9641",
+            &[
+                ("127.0.0.1:9641", &exporters[0]),
+                ("127.0.0.1:9642", &exporters[1]),
+                ("scrape_interval: 15s", "scrape_interval: 1s"),
+                (
+                    "scrape_configs:",
+                    &format!(
+                        "global: {{evaluation_interval: 1s}}\nrule_files: [{}]\nscrape_configs:",
+                        rules.display()
+                    ),
+                ),
+            ],
+        );
+        let port = free_port();
+        let args = format!(
+            "--config.file {} --storage.tsdb.path {} --web.listen-address 127.0.0.1:{port}",
+            config.display(),
+            dir.path().join("data").display()
+        );
+        let args: Vec<String> = args.split(' ').map(String::from).collect();
+        processes.push(start("prometheus", &args));
+        Self {
+            port,
+            dir,
+            _processes: processes,
+        }
+    }
+
+    /// `data` of the answer of its HTTP interface, if it gives one.
+    fn ask(&self, path: &str) -> Option<Value> {
+        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()?;
+        write!(connection, "GET /api/v1/{path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).ok()?;
+        let (_, body) = answer.split_once("\r\n\r\n")?;
+        let body: Value = serde_json::from_str(body).ok()?;
+        let error = body["error"].as_str().unwrap_or_default();
+        assert!(error.is_empty(), "{path}: {error}");
+        Some(body["data"].clone())
+    }
+
+    /// The series of an expression, once there are any.
+    fn evaluate(&self, expression: &str) -> Vec<Value> {
+        let encoded: String = expression.bytes().map(|b| format!("%{b:02x}")).collect();
+        let end = std::time::Instant::now() + 3 * DEADLINE;
+        loop {
+            let data = self.ask(&format!("query?query={encoded}"));
+            let series = data.and_then(|d| d["result"].as_array().cloned());
+            match series {
+                Some(series) if !series.is_empty() => return series,
+                _ => assert!(
+                    std::time::Instant::now() < end,
+                    "no data: {expression}; {}",
+                    self.logs()
+                ),
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+    }
+
+    fn logs(&self) -> String {
+        let logs = common::sorted(self.dir.path());
+        let logs = logs
+            .iter()
+            .filter(|p| p.extension().is_some_and(|e| e == "log"));
+        logs.map(|p| std::fs::read_to_string(p).unwrap()).collect()
+    }
+}
+
+#[test]
+fn every_panel_of_the_grafana_dashboard_has_data_in_prometheus() {
+    let Some(programs) = prometheus_programs() else {
+        return skip("Prometheus is not there (scripts/test-deps.sh)");
+    };
+    let Some(broker) = mosquitto_or_skip() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let states = Observer::start(broker.port, "ocellus/dev-1/porch/state");
+    let health = Observer::start(broker.port, "ocellus/dev-1/health");
+    let prometheus = Prometheus::start(&programs, broker.port);
+    let _device = Device::start(&configure(dir.path(), &["porch"], broker.port, ""));
+    // A board that tells its temperature: not every machine does.
+    let mut warm = health.wait("the device's own health", |_| true).json();
+    warm["device"] = json!("warm");
+    warm["temperature_c"] = json!(48.5);
+    check("health", &warm);
+    publish(broker.port, "ocellus/warm/health", &warm.to_string(), true);
+
+    let dashboard: Value =
+        serde_json::from_str(include_str!("../examples/grafana-dashboard.json")).unwrap();
+    let mut expressions = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let expression = target["expr"].as_str().unwrap();
+            let series = prometheus.evaluate(
+                &expression
+                    .replace("$device", ".*")
+                    .replace("$__rate_interval", "1m"),
+            );
+            let labels = &series[0]["metric"];
+            assert!(
+                labels["device"].is_string() && labels["topic"].is_null(),
+                "{labels}"
+            );
+            // Each curve's name has what it needs.
+            let legend = target["legendFormat"].as_str().unwrap();
+            for part in legend.split("{{").skip(1) {
+                let label = part.split_once("}}").unwrap().0;
+                assert!(labels[label].is_string(), "{label}: {labels}");
+            }
+            expressions += 1;
+        }
+    }
+    assert!(expressions >= 12, "{expressions}");
+    let variable = dashboard["templating"]["list"][0]["definition"]
+        .as_str()
+        .unwrap();
+    let metric = variable
+        .strip_prefix("label_values(")
+        .unwrap()
+        .split(',')
+        .next()
+        .unwrap();
+    let devices: BTreeSet<String> = prometheus
+        .evaluate(metric)
+        .iter()
+        .map(|s| s["metric"]["device"].to_string())
+        .collect();
+    assert_eq!(devices, ["\"dev-1\"".to_string(), "\"warm\"".into()].into());
+
+    // Values and units are those of the messages.
+    let value = |expression: &str| -> f64 {
+        let series = prometheus.evaluate(expression);
+        series[0]["value"][1].as_str().unwrap().parse().unwrap()
+    };
+    assert_eq!(
+        value("ocellus_device_temperature_celsius{device='warm'}"),
+        48.5
+    );
+    assert_eq!(
+        value("ocellus_device_resident_memory_bytes{device='warm'}"),
+        warm["rss_bytes"].as_f64().unwrap()
+    );
+    let taken =
+        value("max_over_time(ocellus_camera_inference_seconds{device='dev-1',camera='porch'}[5m])");
+    let mut seen = Vec::new();
+    while let Some(state) = states.next_within(std::time::Duration::ZERO) {
+        seen.push(state.json()["infer_ms"].as_f64().unwrap());
+    }
+    assert!(
+        seen.iter().any(|ms| (ms / 1000.0 - taken).abs() < 1e-9),
+        "{taken} s, and {seen:?} ms"
+    );
+
+    // The page's alerts are rules that hold: this device is silent, since there is none.
+    let end = std::time::Instant::now() + 3 * DEADLINE;
+    loop {
+        let rules = prometheus.ask("rules").unwrap()["groups"][0]["rules"].clone();
+        let states: Vec<_> = rules
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|r| (r["state"].as_str(), r["health"].as_str()))
+            .collect();
+        if states
+            == [
+                (Some("pending"), Some("ok")),
+                (Some("inactive"), Some("ok")),
+            ]
+        {
+            break;
+        }
+        assert!(std::time::Instant::now() < end, "{rules}");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
 }
 
 /// Levels with wildcards against a topic.
@@ -341,7 +582,8 @@ fn the_asyncapi_file_and_telegrafs_say_what_is_sent() {
         ("ocellus_device_", "/health"),
     ] {
         let known = numbers(kind);
-        let series = PAGE.split(measurement).skip(1).map(|rest| {
+        let section = PAGE.split("## Telegraf").nth(1).unwrap();
+        let series = section.split(measurement).skip(1).map(|rest| {
             rest.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
                 .next()
                 .unwrap()

@@ -30,6 +30,7 @@ fn message(seq: u64, size: usize) -> Message {
     Message {
         topic: format!("ocellus/dev-1/cam-{}/event", seq % 3),
         seq,
+        at: at(0),
         payload: Bytes::from_iter(filler.iter().copied().cycle().take(size)),
     }
 }
@@ -110,7 +111,10 @@ fn play(steps: &[Step], bounds: Bounds) {
                     .iter()
                     .map(|&size| {
                         seq += 1;
-                        message(seq, size)
+                        Message {
+                            at: at(now),
+                            ..message(seq, size)
+                        }
                     })
                     .collect();
                 let newest = model.keys().last().copied();

@@ -25,6 +25,24 @@ pub fn camera_settings(plan: &Plan) -> CameraSettings {
 
 /// `live` is the plan that was taken over last, `started` the one that the threads run by.
 pub(super) fn compare(started: &Plan, live: &Plan, new: &Plan) -> Changes {
+    // Whoever adds a part says below what a change of it needs: silence would look like obedience.
+    let Plan {
+        device: _,
+        cameras: _,
+        models: _,
+        engine_threads: _,
+        workers: _,
+        smoothing: _,
+        tracking: _,
+        state_dir: _,
+        snapshot: _,
+        discovery: _,
+        mqtt: _,
+        spool: _,
+        spool_dir: _,
+        broker: _,
+        jsonl: _,
+    } = new;
     let mut changes = Changes::default();
     let (old, now) = (live.smoothing, new.smoothing);
     let rate = |p: &Plan| p.mqtt.as_ref().map(|m| m.max_rate);
@@ -153,5 +171,99 @@ mod tests {
         let again = compare(&started, &new, &new);
         assert!(again.applied.is_empty());
         assert_eq!(again.needs_restart, changes.needs_restart);
+    }
+
+    /// The configuration with one more line.
+    fn with(section: &str, line: &str) -> String {
+        let parts = [
+            ("[device]", "state_dir='/kept'"),
+            ("[[camera]]", "id='a'\nsource='scene:'"),
+            ("[camera.motion]", ""),
+            ("[[camera.zone]]", "id='z'\npolygon=[[0,0],[1,0],[1,1]]"),
+            ("[[camera.line]]", "id='l'\nfrom=[0,0]\nto=[1,1]"),
+            ("[[model]]", "id='m'\npath='m'"),
+            ("[model.classify]", ""),
+            ("[model.detect]", ""),
+            ("[model.embed]", ""),
+            ("[engine]", ""),
+            ("[smoothing]", ""),
+            ("[tracking]", ""),
+            ("[mqtt]", ""),
+            ("[discovery]", ""),
+            ("[privacy]", ""),
+            ("[snapshot]", ""),
+            ("[spool]", ""),
+            ("[output]", ""),
+        ];
+        assert!(line.is_empty() || parts.iter().any(|(s, _)| *s == section));
+        let part = |(name, lines): (&str, &str)| match name == section {
+            true => format!("{name}\n{line}\n{lines}\n"),
+            false => format!("{name}\n{lines}\n"),
+        };
+        parts.map(part).concat()
+    }
+
+    #[test]
+    fn every_key_that_differs_is_answered() {
+        let started = plan(&with("", ""));
+        for (section, line, answer) in [
+            ("[device]", "id='other'", "device.id"),
+            ("[[camera]]", "fps=5.0", "camera a"),
+            ("[[camera]]", "timeout_ms=4000", "camera a"),
+            (
+                "[[camera]]",
+                "privacy_masks=[[[0,0],[1,0],[1,1]]]",
+                "camera a",
+            ),
+            ("[camera.motion]", "hold_s=1.0", "camera a"),
+            ("[[camera.zone]]", "labels=['person']", "camera a"),
+            ("[[camera.line]]", "labels=['person']", "camera a"),
+            ("[[model]]", "labels='l'", "model m"),
+            ("[[model]]", "tasks=['classify']", "model m"),
+            ("[[model]]", "self_test='off'", "model m"),
+            ("[model.classify]", "top_k=2", "model m"),
+            ("[model.classify]", "threshold=0.3", "model m"),
+            ("[model.detect]", "iou=0.3", "model m"),
+            ("[model.embed]", "dtype='f32'", "model m"),
+            ("[engine]", "threads=2", "engine.threads"),
+            ("[engine]", "workers=2", "engine.workers"),
+            ("[smoothing]", "window_ms=1", "smoothing.window_ms"),
+            ("[smoothing]", "enter=0.9", "smoothing.enter"),
+            ("[smoothing]", "leave=0.1", "smoothing.leave"),
+            (
+                "[smoothing]",
+                "min_duration_ms=1",
+                "smoothing.min_duration_ms",
+            ),
+            ("[tracking]", "lost_ms=999", "tracking"),
+            ("[mqtt]", "max_rate=1.0", "mqtt.max_rate"),
+            ("[mqtt]", "commands=false", "mqtt.commands"),
+            ("[mqtt]", "persist_settings=true", "mqtt.persist_settings"),
+            ("[mqtt]", "url='mqtt://other.lan'", "mqtt"),
+            ("[mqtt]", "qos=1", "mqtt"),
+            ("[mqtt]", "queue=9", "mqtt"),
+            ("[discovery]", "format='component'", "discovery"),
+            ("[discovery]", "enabled=false", "discovery"),
+            ("[privacy]", "images=false", "privacy.images"),
+            ("[snapshot]", "quality=50", "snapshot"),
+            ("[spool]", "drain_rate=1.0", "spool"),
+            ("[spool]", "path='elsewhere'", "spool"),
+            ("[output]", "jsonl=true", "output.jsonl"),
+        ] {
+            let changes = compare(&started, &started, &plan(&with(section, line)));
+            let answered: Vec<&str> = changes
+                .applied
+                .iter()
+                .copied()
+                .chain(changes.needs_restart.iter().map(String::as_str))
+                .collect();
+            assert_eq!(answered, [answer], "{section} {line}");
+        }
+        let moved = with("", "").replace("/kept", "/moved");
+        let changes = compare(&started, &started, &plan(&moved));
+        assert_eq!(changes.needs_restart, ["device.state_dir", "spool"]);
+        let alone = format!("{}[broker]\n", with("", ""));
+        let changes = compare(&started, &started, &plan(&alone));
+        assert_eq!(changes.needs_restart, ["broker"]);
     }
 }

@@ -5,58 +5,17 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::mosquitto::{KEEPS_ALL, Mosquitto, mosquitto_with_or_skip};
-use crate::common::proxy::Proxy;
+use crate::bench::Bench;
 use crate::common::skip;
 use crate::firmware::{Firmware, Home, Setup};
-use crate::ledger::{Subscriber, judge, wait_until};
-
-struct Bench {
-    home: Home,
-    proxy: Proxy,
-    subscriber: Subscriber,
-    _broker: Mosquitto,
-}
+use crate::ledger::wait_until;
 
 fn bench(mode: &str) -> Option<Bench> {
-    // A thousand messages come at once when the broker is back: more than it keeps for a subscriber that is slower.
-    let broker = mosquitto_with_or_skip(KEEPS_ALL)?;
-    let proxy = Proxy::start(broker.port);
-    let home = Home::new(&Setup {
-        port: proxy.port,
-        version: 3,
+    Bench::new(Setup {
         fps: 40.0,
         spool: format!("mode = '{mode}'\ndrain_rate = 0"),
-    });
-    Some(Bench {
-        subscriber: Subscriber::start(broker.port),
-        home,
-        proxy,
-        _broker: broker,
+        ..Setup::default()
     })
-}
-
-impl Bench {
-    fn health(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-        self.subscriber.forget_health();
-        wait_until(what, || holds(&self.subscriber.health()));
-        self.subscriber.health()
-    }
-
-    fn publishes(&self) {
-        let before = self.subscriber.names().len();
-        wait_until("messages arrive", || {
-            self.subscriber.names().len() > before + 50
-        });
-    }
-
-    /// Everything that was made so far arrives. What is stored at the stop may be gone: the file system goes with the program.
-    fn finish(&self, firmware: Firmware) {
-        let made = self.home.made();
-        self.subscriber.wait_for(&made);
-        println!("{}", judge(&made, &self.subscriber.receipts(), false));
-        firmware.stop();
-    }
 }
 
 /// Starts the program where its state directory is a file system of its own, of this kind.
@@ -104,12 +63,12 @@ fn start_on(home: &mut Home, options: &str) -> Option<Firmware> {
 fn use_state_directory(home: &Home, port: u16, mode: &str) {
     home.configure(&Setup {
         port,
-        version: 3,
         fps: 40.0,
         spool: format!(
             "mode = '{mode}'\ndrain_rate = 0\npath = '{}/spool'",
             home.path().join("state").display()
         ),
+        ..Setup::default()
     });
 }
 

@@ -60,6 +60,7 @@ impl Bench {
             version: case.version,
             fps: case.fps,
             spool,
+            ..Setup::default()
         });
         Some(Self {
             broker,

@@ -24,11 +24,14 @@ pub struct Firmware {
 }
 
 /// What is put into the configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Setup {
     pub port: u16,
+    /// 5: MQTT 5.
     pub version: u8,
     pub fps: f64,
+    /// Further lines of `[mqtt]`.
+    pub mqtt: String,
     /// Lines of `[spool]`.
     pub spool: String,
 }
@@ -63,9 +66,10 @@ impl Home {
             "[device]\nid = 'dev'\n{cameras}[[model]]\npath = '{}'\nself_test = 'off'\ntasks = ['classify']\n\
              [smoothing]\nwindow_ms = 0\nenter = 0.5\nleave = 0.4\nmin_duration_ms = 0\n\
              [mqtt]\nurl = 'mqtt://127.0.0.1:{}'\nqos = 1\nmax_rate = 0\nqueue = 100000\n\
-             reconnect_max_s = 0.3\nhealth_s = 0.2\n{version}[spool]\n{}\n",
+             reconnect_max_s = 0.3\nhealth_s = 0.2\n{version}{}\n[spool]\n{}\n",
             model.display(),
             setup.port,
+            setup.mqtt,
             setup.spool
         );
         std::fs::write(self.path().join("ocellus.toml"), text).unwrap();

@@ -14,6 +14,9 @@ use crate::common::mosquitto::DEADLINE;
 
 const POLL: Duration = Duration::from_millis(20);
 
+/// A day in milliseconds.
+pub const DAY_MS: u64 = 86_400_000;
+
 /// Topic and `seq`.
 pub type Name = (String, u64);
 
@@ -24,6 +27,17 @@ pub struct Receipt {
     pub replayed: bool,
     /// The broker says that it delivers it again.
     pub again: bool,
+    /// Of topic and payload.
+    pub bytes: u64,
+    /// When the picture was taken, in milliseconds of the day.
+    captured_ms: u64,
+}
+
+impl Receipt {
+    /// From this one's picture to the other's.
+    pub fn ms_before(&self, later: &Self) -> u64 {
+        (later.captured_ms + DAY_MS - self.captured_ms) % DAY_MS
+    }
 }
 
 /// A subscriber with a persistent session that is there whenever the broker is.
@@ -150,7 +164,16 @@ fn receipt(p: &rumqttc::Publish) -> Option<Receipt> {
         name: (p.topic.clone(), m["seq"].as_u64().unwrap()),
         replayed: m["replayed"].as_bool().unwrap(),
         again: p.dup,
+        bytes: (p.topic.len() + p.payload.len()) as u64,
+        captured_ms: ms_of_day(m["ts"].as_str().unwrap()),
     })
+}
+
+/// Of `2026-11-23T17:34:14.083Z`.
+pub fn ms_of_day(ts: &str) -> u64 {
+    let number = |range: std::ops::Range<usize>| ts.get(range).and_then(|t| t.parse::<u64>().ok());
+    let parts = [11..13, 14..16, 17..19, 20..23].map(|r| number(r).expect("a time"));
+    ((parts[0] * 60 + parts[1]) * 60 + parts[2]) * 1000 + parts[3]
 }
 
 pub fn wait_until(what: &str, holds: impl Fn() -> bool) {

@@ -9,7 +9,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bench;
+mod bounds;
 mod disk;
+mod expiry;
 mod faults;
 mod firmware;
 mod ledger;

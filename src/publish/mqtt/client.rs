@@ -12,9 +12,9 @@ use tokio::sync::Notify;
 use tokio::time;
 
 use super::delivery::{Delivery, Keeping, Kept};
-use super::link::{Link, LinkError, LinkEvent, Message, Qos};
+use super::link::{Cause, Link, LinkError, LinkEvent, Message, Qos};
 use super::payload::{self, DeviceInfo};
-use super::properties;
+use super::properties::{self, Lifetime};
 use super::queue::{CameraStatus, Item, Queue, Waiting};
 use super::reconnect::{Backoff, Reporter};
 use super::remote::{Remote, Wish};
@@ -135,13 +135,14 @@ pub fn connect(
         shared: shared.clone(),
     };
     let reporter = Reporter::new(format!("{}:{}", options.host, options.port));
+    let delivery = delivery(None, &settings, &shared);
     let outlet = Outlet {
         shared,
         backoff: Backoff::new(Duration::from_secs_f64(settings.reconnect_max_s)),
         settings,
         device,
         topics,
-        delivery: Delivery::new(None),
+        delivery,
         connected: None,
         health: HealthReader::default(),
         health_due: clock.now(),
@@ -153,6 +154,11 @@ pub fn connect(
     let link = Link::new(options);
     let client = MqttClient { outlet, link };
     Ok((sink, client))
+}
+
+fn delivery(keeping: Option<Keeping>, settings: &MqttSettings, shared: &Shared) -> Delivery {
+    let (clock, stats) = (shared.clock.clone(), shared.stats.clone());
+    Delivery::new(keeping, Lifetime::new(settings), clock, stats)
 }
 
 /// Connects once and disconnects: whether the broker can be reached and lets us in, for `ocellus check`.
@@ -200,12 +206,14 @@ impl MqttClient {
         let wake = move || shared.wake.notify_one();
         let bounds = settings.bounds();
         let spool = Spool::start(directory, bounds, stats, clock, wake)?;
-        self.outlet.delivery = Delivery::new(Some(Keeping {
+        let keeping = Keeping {
             spool,
             mode: settings.mode,
             order: settings.order,
             drain_rate: settings.drain_rate,
-        }));
+        };
+        let outlet = &mut self.outlet;
+        outlet.delivery = delivery(Some(keeping), &outlet.settings, &outlet.shared);
         Ok(self)
     }
 
@@ -392,6 +400,11 @@ impl Outlet {
                     .iter_mut()
                     .for_each(|r| r.incoming(&message, now));
             }
+            LinkEvent::TooLarge { topic, bytes } => {
+                stats.commands_dropped.inc();
+                let why = format!("{bytes} bytes came on {topic}: it is larger than any command");
+                self.reporter.message_refused(&why, Instant::now());
+            }
             LinkEvent::Subscribed { .. } | LinkEvent::Closed => {}
         }
     }
@@ -402,6 +415,9 @@ impl Outlet {
             self.backoff.reset();
         }
         self.shared.stats.broker_went();
+        if error.cause == Cause::TooLarge {
+            self.shared.stats.commands_dropped.inc();
+        }
         self.reporter.failed(error);
         self.delivery.disconnected();
         self.backoff.next(error.cause)
@@ -456,6 +472,7 @@ impl Outlet {
             let topic = self.topics.camera(&o.meta.camera, kind);
             self.delivery.keep(Kept {
                 seq: o.seq,
+                seen: o.meta.captured_at,
                 message: Message::new(topic, Qos::AtLeastOnce, event),
             });
         }
@@ -483,9 +500,10 @@ impl Outlet {
             let topic = self.topics.camera(&o.meta.camera, kind);
             let message = Message::new(topic, qos, bytes);
             match qos {
-                Qos::AtMostOnce => self.delivery.push(message),
+                Qos::AtMostOnce => self.delivery.push_seen(message, o.meta.captured_at),
                 Qos::AtLeastOnce => self.delivery.keep(Kept {
                     seq: o.seq,
+                    seen: o.meta.captured_at,
                     message,
                 }),
             }

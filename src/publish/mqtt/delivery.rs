@@ -6,17 +6,22 @@
 //!   acknowledged this very message, or the bounds drop it and count it.
 //! - Kept messages go to the file in the order in which they were made, so that each camera's are in the order of `seq`.
 //! - What comes from the file, or was handed to a connection that died, says `"replayed": true`.
+//! - A message that has outlived its [`Lifetime`] is dropped and counted, wherever it waited.
 //! - Where the disk fails, messages go on from memory, and the queue's bound holds.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
 use super::link::{Link, Message, Qos, Token};
 use super::payload;
+use super::properties::Lifetime;
+use crate::clock::Clock;
 use crate::limit::Limit;
 use crate::publish::spool::{self, RETRY_AFTER, Reply, Spool, SpoolMode, SpoolOrder, Stored};
+use crate::stats::Stats;
 
 /// Messages that the spool's thread was given and has not answered for.
 const PENDING_COUNT: usize = 256;
@@ -29,9 +34,11 @@ const READ_BYTES: u64 = 512 << 10;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// One message at QoS 1 that is not retained.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Kept {
     pub seq: u64,
+    /// When what it tells was seen.
+    pub seen: Instant,
     pub message: Message,
 }
 
@@ -39,6 +46,8 @@ pub(super) struct Kept {
 struct Outgoing {
     message: Message,
     origin: Origin,
+    /// When what it tells was seen.
+    seen: Instant,
 }
 
 /// Where a message is besides.
@@ -58,7 +67,7 @@ enum Pending {
     /// For later.
     Later,
     /// To be sent as soon as they are stored.
-    Now(Vec<Message>),
+    Now(Vec<Kept>),
 }
 
 /// The spool and how it is used.
@@ -73,6 +82,9 @@ pub(super) struct Keeping {
 /// All outgoing messages.
 pub(super) struct Delivery {
     keeping: Option<Keeping>,
+    lifetime: Lifetime,
+    clock: Arc<dyn Clock>,
+    stats: Arc<Stats>,
     connected: bool,
     stopping: bool,
     away_since: Instant,
@@ -110,12 +122,20 @@ struct Backlog {
 }
 
 impl Delivery {
-    pub fn new(keeping: Option<Keeping>) -> Self {
+    pub fn new(
+        keeping: Option<Keeping>,
+        lifetime: Lifetime,
+        clock: Arc<dyn Clock>,
+        stats: Arc<Stats>,
+    ) -> Self {
         let rate = keeping.as_ref().map_or(0.0, |k| k.drain_rate);
         // A tenth of a second's worth at once, one message at least.
         let limit = (rate > 0.0).then(|| Limit::empty((rate / 10.0).max(1.0), rate));
         Self {
             keeping,
+            lifetime,
+            clock,
+            stats,
             connected: false,
             stopping: false,
             away_since: Instant::now(),
@@ -181,6 +201,7 @@ impl Delivery {
             match o.origin {
                 Origin::Memory { seq } => self.to_store.push(Kept {
                     seq,
+                    seen: o.seen,
                     message: o.message,
                 }),
                 _ => self.outbox.push_back(o),
@@ -194,14 +215,26 @@ impl Delivery {
 
     /// A message that may be lost: QoS 0, or retained.
     pub fn push(&mut self, message: Message) {
+        self.push_seen(message, self.clock.now());
+    }
+
+    /// The same for one that tells what was seen then.
+    pub fn push_seen(&mut self, message: Message, seen: Instant) {
         let origin = Origin::Plain;
-        self.outbox.push_back(Outgoing { message, origin });
+        self.outbox.push_back(Outgoing {
+            message,
+            origin,
+            seen,
+        });
     }
 
     /// Before everything that waits: `online` after a connect.
     pub fn push_first(&mut self, message: Message) {
-        let origin = Origin::Plain;
-        self.outbox.push_front(Outgoing { message, origin });
+        self.outbox.push_front(Outgoing {
+            message,
+            origin: Origin::Plain,
+            seen: self.clock.now(),
+        });
     }
 
     /// A message that must arrive.
@@ -215,9 +248,11 @@ impl Delivery {
         if stores {
             self.to_store.push(kept);
         } else {
-            let origin = Origin::Memory { seq: kept.seq };
-            let message = kept.message;
-            self.outbox.push_back(Outgoing { message, origin });
+            self.outbox.push_back(Outgoing {
+                message: kept.message,
+                origin: Origin::Memory { seq: kept.seq },
+                seen: kept.seen,
+            });
         }
     }
 
@@ -248,15 +283,24 @@ impl Delivery {
                 Some(next) => next,
                 None => match self.backlog.next() {
                     Some(stored) => Outgoing {
+                        seen: self.seen(stored.message.at),
                         message: replayed(stored.message),
                         origin: Origin::File(stored.id),
                     },
                     None => break,
                 },
             };
+            let age = self.clock.now().saturating_duration_since(next.seen);
+            let left = self.lifetime.left(&next.message.topic, age);
+            if left == Some(Duration::ZERO) {
+                self.stats.expired.inc();
+                self.end(next.origin);
+                continue;
+            }
             let token = self.next_token;
             // A copy of what must not be lost; the payload is shared.
             let mut message = next.message.clone();
+            message.properties.expiry = left;
             finish(&mut message);
             match link.publish(token, message) {
                 Ok(()) => {
@@ -274,13 +318,30 @@ impl Delivery {
 
     /// The broker acknowledged, or a message at QoS 0 was written.
     pub fn done(&mut self, token: Token) {
-        if let Some(Outgoing {
-            origin: Origin::File(id),
-            ..
-        }) = self.in_flight.remove(&token)
-        {
+        if let Some(outgoing) = self.in_flight.remove(&token) {
+            self.end(outgoing.origin);
+        }
+    }
+
+    /// Nothing more is to be done with a message.
+    fn end(&mut self, origin: Origin) {
+        if let Origin::File(id) = origin {
             self.done.push(id);
         }
+    }
+
+    /// When that was, by the clock that does not jump.
+    fn seen(&self, at: SystemTime) -> Instant {
+        let age = self.clock.wall().duration_since(at).unwrap_or_default();
+        let now = self.clock.now();
+        now.checked_sub(age).unwrap_or(now)
+    }
+
+    /// The same the other way.
+    fn at(&self, seen: Instant) -> SystemTime {
+        let age = self.clock.now().saturating_duration_since(seen);
+        let wall = self.clock.wall();
+        wall.checked_sub(age).unwrap_or(wall)
     }
 
     pub fn connected(&mut self) {
@@ -368,11 +429,12 @@ impl Delivery {
         let later = !self.connected || keeping.mode == SpoolMode::Offline || self.is_behind();
         let pending = match later {
             true => Pending::Later,
-            false => Pending::Now(kept.iter().map(|k| k.message.clone()).collect()),
+            false => Pending::Now(kept.clone()),
         };
         let messages: Vec<spool::Message> = kept
             .into_iter()
             .map(|k| spool::Message {
+                at: self.at(k.seen),
                 topic: k.message.topic,
                 seq: k.seq,
                 payload: k.message.payload,
@@ -404,10 +466,14 @@ impl Delivery {
                     self.pending_count -= count.min(self.pending_count);
                     self.backlog.newest = last;
                     match self.pending.pop_front() {
-                        Some(Pending::Now(messages)) => {
-                            for (id, message) in (first..).zip(messages) {
+                        Some(Pending::Now(kept)) => {
+                            for (id, Kept { message, seen, .. }) in (first..).zip(kept) {
                                 let origin = Origin::File(id);
-                                self.outbox.push_back(Outgoing { message, origin });
+                                self.outbox.push_back(Outgoing {
+                                    message,
+                                    origin,
+                                    seen,
+                                });
                             }
                         }
                         _ => self.backlog.end = last,
@@ -418,7 +484,10 @@ impl Delivery {
                     self.pending.pop_front();
                     self.refused(messages);
                 }
-                Reply::Messages(stored) if !self.stopping => self.backlog.take(stored),
+                Reply::Messages(stored) if !self.stopping => {
+                    self.backlog.take(stored);
+                    self.drop_expired();
+                }
                 Reply::Messages(_) => {}
                 Reply::Unreadable => {
                     self.backlog.reading = None;
@@ -432,10 +501,28 @@ impl Delivery {
     fn refused(&mut self, messages: Vec<spool::Message>) {
         self.refused_until = Some(Instant::now() + RETRY_AFTER);
         for m in messages {
-            let origin = Origin::Memory { seq: m.seq };
-            let message = Message::new(m.topic, Qos::AtLeastOnce, m.payload);
-            self.outbox.push_back(Outgoing { message, origin });
+            self.outbox.push_back(Outgoing {
+                seen: self.seen(m.at),
+                origin: Origin::Memory { seq: m.seq },
+                message: Message::new(m.topic, Qos::AtLeastOnce, m.payload),
+            });
         }
+    }
+
+    /// Of what was just read. They do not count against the rate.
+    fn drop_expired(&mut self) {
+        let (wall, lifetime) = (self.clock.wall(), self.lifetime);
+        let mut expired = Vec::new();
+        self.backlog.ready.retain(|s| {
+            let age = wall.duration_since(s.message.at).unwrap_or_default();
+            let is_over = lifetime.left(&s.message.topic, age) == Some(Duration::ZERO);
+            if is_over {
+                expired.push(s.id);
+            }
+            !is_over
+        });
+        self.stats.expired.add(expired.len() as u64);
+        self.done.append(&mut expired);
     }
 
     fn read(&mut self) {

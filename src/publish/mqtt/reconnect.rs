@@ -35,7 +35,9 @@ impl Backoff {
     pub fn next(&mut self, cause: Cause) -> Duration {
         let (first, longest) = match cause {
             Cause::Refused | Cause::Untrusted => (FIRST_REFUSED, LONGEST_REFUSED),
-            Cause::Unreachable | Cause::Lost | Cause::Protocol => (FIRST, self.longest),
+            Cause::Unreachable | Cause::Lost | Cause::Protocol | Cause::TooLarge => {
+                (FIRST, self.longest)
+            }
         };
         let step = first
             .saturating_mul(1 << self.attempts.min(16))

@@ -89,6 +89,9 @@ pub fn subscribe(
                     };
                     let _ = tx.try_send(message);
                 }
+                Ok(LinkEvent::TooLarge { topic, bytes }) => {
+                    tracing::warn!("MQTT: {bytes} bytes on {topic} are too many, and not read");
+                }
                 Ok(_) => {}
                 Err(e) => {
                     let _ = ready_tx.send(false);

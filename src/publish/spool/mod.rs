@@ -41,6 +41,8 @@ pub struct Message {
     pub topic: String,
     /// The observation's number, for a person who looks into the file.
     pub seq: u64,
+    /// When what it tells was seen, by the wall clock, in milliseconds; its age counts from then.
+    pub at: SystemTime,
     /// What it says.
     pub payload: Bytes,
 }

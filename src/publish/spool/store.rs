@@ -217,10 +217,9 @@ impl Store {
             }
             let mut insert =
                 transaction.prepare_cached("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?)")?;
-            let at = milliseconds(now);
             for (id, m) in (first..).zip(new) {
                 let size = m.topic.len() as u64 + m.payload.len() as u64 + OVERHEAD_BYTES;
-                let crc = checksum(m);
+                let (at, crc) = (milliseconds(m.at), checksum(m));
                 insert.execute(params![id, at, m.seq, size, crc, m.topic, &m.payload[..]])?;
                 bytes += size;
                 messages += 1;
@@ -242,7 +241,7 @@ impl Store {
         max_bytes: u64,
     ) -> Result<(Vec<Stored>, Vec<u64>), StoreError> {
         let mut select = self.db.prepare_cached(
-            "SELECT id, seq, crc, topic, payload FROM message WHERE id > ? ORDER BY id LIMIT ?",
+            "SELECT id, seq, crc, topic, payload, at_ms FROM message WHERE id > ? ORDER BY id LIMIT ?",
         )?;
         let mut rows = select.query(params![after, count as u64])?;
         let (mut good, mut bad, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -255,6 +254,7 @@ impl Store {
             let message = Message {
                 topic,
                 seq: row.get(1)?,
+                at: UNIX_EPOCH + Duration::from_millis(row.get::<_, i64>(5)?.unsigned_abs()),
                 payload: Bytes::copy_from_slice(payload),
             };
             bytes += message.payload.len() as u64;

@@ -6,7 +6,7 @@ use std::io;
 use rumqttc::v5;
 use rumqttc::{ConnectReturnCode, ConnectionError, StateError, TlsError};
 
-use super::{LinkOptions, tls};
+use super::{DEAF, LinkOptions, tls};
 
 /// Why there is no connection. Displays as one line that says what to look at; no secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +30,8 @@ pub enum Cause {
     Untrusted,
     /// What came was not what MQTT allows.
     Protocol,
+    /// What came is larger than what is read. The next connections are made without subscriptions.
+    TooLarge,
 }
 
 impl LinkError {
@@ -102,6 +104,9 @@ pub(super) fn from_v4(error: &ConnectionError) -> LinkError {
             StateError::Io(e) | StateError::Deserialization(rumqttc::Error::Io(e)) => {
                 return from_io(e);
             }
+            StateError::Deserialization(rumqttc::Error::PayloadSizeLimitExceeded(bytes)) => {
+                return too_large(*bytes);
+            }
             StateError::AwaitPingResp => (Cause::Lost, SILENT),
             StateError::ConnectionAborted => (Cause::Lost, CLOSED),
             other => {
@@ -138,6 +143,12 @@ pub(super) fn from_v5(error: &v5::ConnectionError) -> LinkError {
         E::Io(e) => return from_io(e),
         E::MqttState(state) => match state {
             S::Io(e) | S::Deserialization(v5::mqttbytes::Error::Io(e)) => return from_io(e),
+            S::IncomingPacketTooLarge { pkt_size, .. }
+            | S::Deserialization(v5::mqttbytes::Error::PayloadSizeLimitExceeded {
+                pkt_size, ..
+            }) => {
+                return too_large(*pkt_size);
+            }
             S::AwaitPingResp => (Cause::Lost, SILENT.into()),
             S::ConnectionAborted => (Cause::Lost, CLOSED.into()),
             S::ServerDisconnect {
@@ -160,6 +171,15 @@ pub(super) fn from_v5(error: &v5::ConnectionError) -> LinkError {
         },
     };
     LinkError::new(cause, text)
+}
+
+fn too_large(bytes: usize) -> LinkError {
+    let text = format!(
+        "a message of {bytes} bytes came on a topic that this device listens to, more than it reads: it listens to nothing for {} minutes. \
+         Remove the message if it is retained; the broker can be told to take none of such a size",
+        DEAF.as_secs() / 60
+    );
+    LinkError::new(Cause::TooLarge, text)
 }
 
 const NO_MQTT_5: &str = "the broker does not speak MQTT 5: leave `version` out";

@@ -43,7 +43,12 @@ const CIRCLE: usize = 200;
 pub const ACK_LIMIT: Duration = Duration::from_secs(60);
 /// An f32 embedding of 2048 is 11 KiB, a snapshot may be megabytes.
 const MAX_OUTGOING_BYTES: usize = 64 << 20;
+/// Larger ones are dropped and told. Under MQTT 5 the broker is told, and keeps them.
 const MAX_INCOMING_BYTES: usize = 256 << 10;
+/// What 3.1.1 reads, only to drop it: there a client cannot tell its bounds, and a retained message would end each connection anew.
+const MAX_READ_BYTES: usize = 16 << 20;
+/// After a message that is even larger, nothing is subscribed to on connections made within this time.
+const DEAF: Duration = Duration::from_secs(600);
 
 /// The caller's name of a message.
 pub type Token = u64;
@@ -62,7 +67,7 @@ pub enum Qos {
 pub struct Message {
     /// 1 to 65535 bytes, no wildcards.
     pub topic: String,
-    /// At most 64 MiB out, 256 KiB in.
+    /// At most 64 MiB out; what comes in larger than 256 KiB is [`LinkEvent::TooLarge`].
     pub payload: Bytes,
     /// How it is delivered.
     pub qos: Qos,
@@ -185,6 +190,13 @@ pub enum LinkEvent {
     },
     /// A message came. One at QoS 1 is already acknowledged.
     Incoming(Message),
+    /// A message came that is larger than what is taken, and was dropped.
+    TooLarge {
+        /// Where it came.
+        topic: String,
+        /// Of its payload.
+        bytes: usize,
+    },
     /// The connection was closed on purpose, after [`Link::disconnect`].
     Closed,
 }
@@ -193,6 +205,7 @@ pub enum LinkEvent {
 pub struct Link {
     options: LinkOptions,
     filters: Vec<(String, Qos)>,
+    deaf_until: Option<Instant>,
     connection: Option<Connection>,
     /// Filters that wait for room.
     to_subscribe: VecDeque<(String, Qos)>,
@@ -248,6 +261,7 @@ impl Link {
         Self {
             options,
             filters: Vec::new(),
+            deaf_until: None,
             connection: None,
             to_subscribe: VecDeque::new(),
             queued: VecDeque::new(),
@@ -363,6 +377,9 @@ impl Link {
                     // What came before the error counts: acknowledgements above all.
                     let connected = self.is_connected();
                     self.connection = None;
+                    if error.cause == Cause::TooLarge {
+                        self.deaf_until = Some(Instant::now() + DEAF);
+                    }
                     for event in events.leftover() {
                         // Begun, and not known to be written.
                         if matches!(event, WireEvent::Published(0) | WireEvent::Disconnecting) {
@@ -434,7 +451,9 @@ impl Link {
                 }
                 self.ready
                     .push_back(LinkEvent::Connected { session_present });
-                self.to_subscribe = self.filters.iter().cloned().collect();
+                if self.deaf_until.is_none_or(|t| Instant::now() >= t) {
+                    self.to_subscribe = self.filters.iter().cloned().collect();
+                }
             }
             WireEvent::Published(id) => match (self.queued.pop_front(), id) {
                 (Some(slot), 0) => match slot.request {
@@ -471,7 +490,14 @@ impl Link {
                         .push_back(LinkEvent::Subscribed { filter, granted });
                 }
             }
-            WireEvent::Incoming(message) => self.ready.push_back(LinkEvent::Incoming(message)),
+            WireEvent::Incoming(message) => {
+                let bytes = message.payload.len();
+                let topic = message.topic.clone();
+                self.ready.push_back(match bytes > MAX_INCOMING_BYTES {
+                    true => LinkEvent::TooLarge { topic, bytes },
+                    false => LinkEvent::Incoming(message),
+                });
+            }
             WireEvent::Disconnecting => {
                 self.ready.push_back(LinkEvent::Closed);
                 self.end();

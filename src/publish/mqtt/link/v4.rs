@@ -8,7 +8,7 @@ use rumqttc::{
 use super::error;
 use super::wire::{Events, Next, Requests, WireEvent, at_once};
 use super::{
-    AHEAD, CIRCLE, CONNECT_TIMEOUT, LinkOptions, MAX_INCOMING_BYTES, MAX_OUTGOING_BYTES, Message,
+    AHEAD, CIRCLE, CONNECT_TIMEOUT, LinkOptions, MAX_OUTGOING_BYTES, MAX_READ_BYTES, Message,
     Properties, Qos,
 };
 
@@ -16,7 +16,7 @@ use super::{
 pub(super) fn open(options: &LinkOptions) -> (Box<dyn Requests>, Box<dyn Events>) {
     let mut o = MqttOptions::new(&options.client_id, options.rumqttc_host(), options.port);
     o.set_keep_alive(options.keep_alive)
-        .set_max_packet_size(MAX_INCOMING_BYTES, MAX_OUTGOING_BYTES)
+        .set_max_packet_size(MAX_READ_BYTES, MAX_OUTGOING_BYTES)
         .set_inflight(CIRCLE as u16)
         .set_clean_session(true);
     if let Some(tls) = &options.tls {
