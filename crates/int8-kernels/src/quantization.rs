@@ -28,17 +28,21 @@ impl Quantization {
     /// `value`, already in steps of the output's scale: held to the limits, rounded half to even, zero point added.
     #[inline(always)]
     pub(crate) fn quantize(self, value: f32) -> u8 {
-        (self.centered(value) as i32 + self.zero) as u8
+        (whole(self.held(value)) + self.zero) as u8
     }
 
     /// The quantized number less its zero point. The limits are whole numbers, so that holding before rounding equals
     /// rounding before holding.
     #[inline(always)]
     fn centered(self, value: f32) -> f32 {
+        self.held(value).round_ties_even()
+    }
+
+    #[inline(always)]
+    fn held(self, value: f32) -> f32 {
         value
             .max((self.min - self.zero) as f32)
             .min((self.max - self.zero) as f32)
-            .round_ties_even()
     }
 
     pub(crate) fn check(self, what: &'static str, sign: Sign) -> Result<(), KernelError> {
@@ -52,6 +56,13 @@ impl Quantization {
         }
         Ok(())
     }
+}
+
+/// A float of less than 2^22, rounded half to even: adding 1.5 · 2^23 does that. `as` would saturate, one lane after the other.
+#[inline(always)]
+pub(crate) fn whole(value: f32) -> i32 {
+    const ROUND: f32 = 12_582_912.0;
+    (value + ROUND).to_bits() as i32 - ROUND.to_bits() as i32
 }
 
 /// An operand of an addition or multiplication.

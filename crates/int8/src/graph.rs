@@ -287,6 +287,8 @@ pub(crate) enum SinkKind {
     Bytes { signed: bool },
     /// Bytes for another region.
     Region,
+    /// Of each pixel, the channel with the greatest byte: the first of them, or the last.
+    Largest { keep_dims: bool, last: bool },
 }
 
 /// A piece of the network that runs on integers as one operator.

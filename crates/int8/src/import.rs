@@ -53,6 +53,12 @@ pub(crate) enum Value {
     },
     /// A float tensor.
     Real(ExprId),
+    /// Of each pixel of a picture, the channel with the greatest number.
+    Largest {
+        tensor: TensorId,
+        keep_dims: bool,
+        last: bool,
+    },
 }
 
 /// A constant with its scales: weights, a bias, a scalar.
@@ -248,6 +254,7 @@ impl<'a> Import<'a> {
             "MaxPool" => self.max_pool(node),
             "AveragePool" => self.average_pool(node),
             "GlobalAveragePool" | "ReduceMean" => self.global_average(node),
+            "ArgMax" => self.largest(node),
             "Concat" => self.concat(node),
             "Transpose" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Slice" | "Pad"
             | "SpaceToDepth" | "Gather" => self.movement(node),
@@ -416,6 +423,9 @@ impl<'a> Import<'a> {
                     node,
                     format!("its input `{x}` is a float tensor"),
                 ));
+            }
+            Some(Value::Largest { .. }) => {
+                return Err(malformed(node, format!("its input `{x}` is of places")));
             }
             None => None,
         };

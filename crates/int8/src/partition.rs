@@ -101,6 +101,14 @@ fn sink(import: &mut Import<'_>, name: &str, at: usize) -> Option<Sink> {
                 (import.nodes.len() - 1, SinkKind::Float(None))
             }
         },
+        Value::Largest {
+            tensor,
+            keep_dims,
+            last,
+        } => {
+            let (keep_dims, last) = (*keep_dims, *last);
+            (*tensor, SinkKind::Largest { keep_dims, last })
+        }
         Value::Dequantized(_) | Value::Input { .. } => return None,
     };
     Some(Sink {
@@ -235,7 +243,7 @@ fn left(import: &Import<'_>, kept: &[bool]) -> Vec<(String, String, &'static str
     let known = |name: &String| {
         matches!(
             import.values.get(name),
-            Some(Value::Real(_) | Value::Bytes { .. })
+            Some(Value::Real(_) | Value::Bytes { .. } | Value::Largest { .. })
         )
     };
     let reason = |(at, node): (usize, &NodeProto)| {

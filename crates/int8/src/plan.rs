@@ -145,6 +145,15 @@ enum OutputKind {
         signed: bool,
         copy: StridedCopy,
     },
+    /// Of each pixel, the channel with the greatest byte.
+    Largest {
+        flip: u8,
+        last: bool,
+        channels: usize,
+        pixels: usize,
+        /// From one channel to the next, from one pixel to the next.
+        strides: [usize; 2],
+    },
 }
 
 /// Shapes of all tensors of a region.
@@ -196,6 +205,13 @@ fn source_shape(
 pub(crate) fn sink_shape(kind: &crate::graph::SinkKind, shape: &[usize]) -> Vec<usize> {
     match (kind, shape) {
         (crate::graph::SinkKind::Region, &[n, c, h, w]) => vec![n, h, w, c],
+        (
+            crate::graph::SinkKind::Largest {
+                keep_dims: true, ..
+            },
+            &[n, _, h, w],
+        ) => vec![n, 1, h, w],
+        (crate::graph::SinkKind::Largest { .. }, &[n, _, h, w]) => vec![n, h, w],
         _ => shape.to_vec(),
     }
 }

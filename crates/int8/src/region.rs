@@ -34,6 +34,7 @@ fn output_type(kind: &SinkKind) -> DatumType {
         SinkKind::Float(_) => f32::datum_type(),
         SinkKind::Bytes { signed: true } => i8::datum_type(),
         SinkKind::Bytes { .. } | SinkKind::Region => u8::datum_type(),
+        SinkKind::Largest { .. } => i64::datum_type(),
     }
 }
 

@@ -17,7 +17,8 @@ pub use function::{Function, logistic};
 pub use interpolate::{Interpolate, Neighbours};
 pub use sum::TableSum;
 
-use crate::{KernelError, Quantization, Sign, quantization::check_ratio};
+use crate::quantization::{check_ratio, whole};
+use crate::{KernelError, Quantization, Sign};
 
 /// The number that each byte, as it is stored, stands for.
 pub type Numbers = [f32; 256];
@@ -71,13 +72,11 @@ struct Writer {
 }
 
 impl Writer {
-    /// As [`Quantization::quantize`], in operations that there are vectors of: adding 1.5 · 2^23 rounds half to even.
+    /// As [`Quantization::quantize`].
     #[inline(always)]
     fn byte(self, value: f32) -> u8 {
-        const ROUND: f32 = 12_582_912.0;
         let steps = (value / self.scale).max(self.low).min(self.high);
-        let rounded = (steps + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
-        (rounded + self.zero) as u8
+        (whole(steps) + self.zero) as u8
     }
 }
 

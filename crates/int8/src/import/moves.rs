@@ -9,7 +9,7 @@ use super::floats::is_finite;
 use super::products::{NOT_QUANTIZED, window};
 use super::{Expr, Import, Outcome, Value};
 use crate::Error;
-use crate::graph::{Coordinates, Move, Op, Resize, ResizeTarget, Rounding};
+use crate::graph::{Coordinates, Move, Op, Resize, ResizeTarget, Rounding, TensorId};
 use crate::proto::{
     Constant, attribute, input, int, malformed, node_name, required_input, sizes, text,
 };
@@ -131,7 +131,7 @@ impl Import<'_> {
                 }
                 _ => self.set_expr(node, Expr::Move { x: e, how }),
             },
-            Value::Dequantized(_) => Ok(None),
+            Value::Dequantized(_) | Value::Largest { .. } => Ok(None),
         }
     }
 
@@ -429,6 +429,41 @@ impl Import<'_> {
                 keep_dims,
             },
         )
+    }
+
+    /// The place of the greatest number is that of the greatest byte.
+    pub(super) fn largest(&mut self, node: &NodeProto) -> Outcome {
+        let x = required_input(node, 0)?;
+        let Some(tensor) = self.direct(x) else {
+            return Ok(self.real(x).map(|_| NOT_QUANTIZED));
+        };
+        // -3 is this axis of a picture alone; how many axes there are is not known yet.
+        if int(node, "axis", 0) != 1 || !self.is_picture(tensor) {
+            return Ok(Some("it is no choice among the channels of a picture"));
+        }
+        self.set(
+            node,
+            Value::Largest {
+                tensor,
+                keep_dims: int(node, "keepdims", 1) != 0,
+                last: int(node, "select_last_index", 0) != 0,
+            },
+        )
+    }
+
+    /// Whether what wrote a tensor writes pictures: `[batch, channels, height, width]`.
+    fn is_picture(&self, tensor: TensorId) -> bool {
+        let node = &self.nodes[tensor];
+        match &node.op {
+            Op::Convolution(_)
+            | Op::FloatDepthwise(..)
+            | Op::ResizeLinear { .. }
+            | Op::MaxPool(_)
+            | Op::AveragePool { .. }
+            | Op::Move(Move::ResizeNearest(..)) => true,
+            Op::Table(_) | Op::Move(Move::Reinterpret) => self.is_picture(node.inputs[0]),
+            _ => false,
+        }
     }
 
     pub(super) fn concat(&mut self, node: &NodeProto) -> Outcome {

@@ -598,6 +598,19 @@ impl Compiler<'_> {
                     copy,
                 }
             }
+            &SinkKind::Largest { last, .. } => {
+                let [_, channels, h, w] = <[usize; 4]>::try_from(&shape[..]).unwrap_or([1; 4]);
+                let strides = logical_strides(shape, stored.layout);
+                let at = |axis: usize| strides.get(axis).copied().unwrap_or(1);
+                let largest = OutputKind::Largest {
+                    flip,
+                    last,
+                    channels,
+                    pixels: h * w,
+                    strides: [at(1), at(3)],
+                };
+                return (stored.buffer, super::sink_shape(kind, shape), largest);
+            }
             SinkKind::Region => {
                 let layout = if shape.len() == 4 {
                     Layout::ChannelsLast

@@ -96,9 +96,37 @@ impl Plan {
                     filled::<u8>(&output.shape, |out| copy.run(bytes, out, |b: u8| b ^ flip))?
                 }
             }
+            OutputKind::Largest {
+                flip,
+                last,
+                channels,
+                pixels,
+                strides: [channel, pixel],
+            } => {
+                let bytes = bytes(&output.place, &state.slots, inputs)?;
+                filled::<i64>(&output.shape, |out| {
+                    let pictures = out.chunks_exact_mut(*pixels);
+                    for (bytes, out) in bytes.chunks_exact(channels * pixels).zip(pictures) {
+                        for (at, out) in out.iter_mut().enumerate() {
+                            let own = bytes[at * pixel..].iter().step_by(*channel);
+                            *out = largest(own.take(*channels).map(|b| b ^ flip), *last);
+                        }
+                    }
+                })?
+            }
         };
         Ok(tensor.into_tvalue())
     }
+}
+
+/// The pictures of a batch: of the input, and of the output.
+fn pictures<'a, T>(
+    x: &'a [u8],
+    out: &'a mut [T],
+    batch: usize,
+) -> impl Iterator<Item = (&'a [u8], &'a mut [T])> {
+    let each = [x.len() / batch, out.len() / batch];
+    x.chunks_exact(each[0]).zip(out.chunks_exact_mut(each[1]))
 }
 
 fn filled<T: Datum + Copy + tract_num_traits::Zero>(
@@ -108,6 +136,17 @@ fn filled<T: Datum + Copy + tract_num_traits::Zero>(
     let mut tensor = Tensor::zero::<T>(shape)?;
     fill(tensor.try_as_plain_ram_mut()?.as_slice_mut::<T>()?);
     Ok(tensor)
+}
+
+/// Where the greatest byte is: the first of them, or the last.
+fn largest(bytes: impl Iterator<Item = u8>, last: bool) -> i64 {
+    let (mut at, mut greatest) = (0, 0);
+    for (i, byte) in bytes.enumerate() {
+        if byte > greatest || last && byte == greatest {
+            (at, greatest) = (i, byte);
+        }
+    }
+    at as i64
 }
 
 /// The bytes at a place.
@@ -181,11 +220,7 @@ impl Step {
                 ..
             } => {
                 let x = read(0)?;
-                let each = [x.len() / batch, floats.len() / batch];
-                for (x, out) in x
-                    .chunks_exact(each[0])
-                    .zip(floats.chunks_exact_mut(each[1]))
-                {
+                for (x, out) in pictures(x, floats, *batch) {
                     pool.rows(out, *outputs, scratch, &|rows, out, scratch| {
                         conv.run_float(x, out, scratch, rows)
                     })?;
@@ -209,8 +244,7 @@ impl Step {
                 channels,
             } => {
                 let x = read(0)?;
-                let each = [x.len() / batch, out.len() / batch];
-                for (x, out) in x.chunks_exact(each[0]).zip(out.chunks_exact_mut(each[1])) {
+                for (x, out) in pictures(x, out, *batch) {
                     pool.rows(out, *channels, scratch, &|rows, out, _| {
                         max.run(x, out, rows)
                     })?;
@@ -225,7 +259,8 @@ impl Step {
                 let each = [x.len() / batch, out.len() / batch];
                 let sums = &mut sums[..average.scratch_len()];
                 for (x, out) in x.chunks_exact(each[0]).zip(out.chunks_exact_mut(each[1])) {
-                    average.run(x, out, sums, 0..each[1] / channels)?;
+                    let pixels = out.len() / channels;
+                    average.run(x, out, sums, 0..pixels)?;
                 }
             }
             Kernel::Table(table) => {
@@ -244,8 +279,7 @@ impl Step {
                 channels,
             } => {
                 let x = read(0)?;
-                let each = [x.len() / batch, out.len() / batch];
-                for (x, out) in x.chunks_exact(each[0]).zip(out.chunks_exact_mut(each[1])) {
+                for (x, out) in pictures(x, out, *batch) {
                     pool.rows(out, *channels, scratch, &|rows, out, scratch| {
                         conv.run(x, out, scratch, rows)
                     })?;
@@ -257,8 +291,7 @@ impl Step {
                 channels,
             } => {
                 let x = read(0)?;
-                let each = [x.len() / batch, out.len() / batch];
-                for (x, out) in x.chunks_exact(each[0]).zip(out.chunks_exact_mut(each[1])) {
+                for (x, out) in pictures(x, out, *batch) {
                     pool.rows(out, *channels, scratch, &|rows, out, scratch| {
                         resize.run(x, out, scratch, rows)
                     })?;
@@ -278,8 +311,7 @@ impl Step {
                 channels,
             } => {
                 let x = read(0)?;
-                let each = [x.len() / batch, out.len() / batch];
-                for (x, out) in x.chunks_exact(each[0]).zip(out.chunks_exact_mut(each[1])) {
+                for (x, out) in pictures(x, out, *batch) {
                     gather.run(x, None, out, *channels, 0)?;
                 }
             }

@@ -257,6 +257,11 @@ def floats(out: Path) -> None:
             y = g.node(op, g.node("Mul", a, g.node("Sigmoid", a)), b)
             both = g.node("Concat", y, g.node("Tanh", b), axis=1)
             g.save(out, f"{op}-of-functions-{kind}", g.quantized(both, 0.03, 60))
+        for last in (0, 1):
+            for keep in (0, 1):
+                g = Graph(kind)
+                y = g.requantized(g.node("Resize", g.integers([2, 21, 9, 7], 0.3), "", g.constant(np.float32([1, 1, 2, 2])), coordinate_transformation_mode="half_pixel", mode="linear"), 2.0)
+                g.save(out, f"argmax-{'last' if last else 'first'}-{keep}-{kind}", g.node("ArgMax", y, axis=1, keepdims=keep, select_last_index=last))
         # Moved, and only then quantized.
         g = Graph(kind)
         g.inputs["in0"] = RNG.normal(size=[1, 3, 8, 6]).astype(np.float32)
