@@ -61,18 +61,29 @@ struct InFloat<'a> {
 
 impl<'a> From<&'a model::Report> for Engine<'a> {
     fn from(report: &'a model::Report) -> Self {
-        let in_float = report.left.iter().map(|l| InFloat {
-            node: &l.node,
-            operator: &l.operator,
-            why: &l.reason,
-        });
+        let integers = report.taken.iter().filter(|t| !t.float);
         Self {
             instruction_set: report.isa.to_string(),
             integer_share: report.integer_share(),
-            on_integers: report.taken.iter().map(|t| t.node.as_str()).collect(),
-            in_float: in_float.collect(),
+            on_integers: integers.map(|t| t.node.as_str()).collect(),
+            in_float: in_float(report).collect(),
         }
     }
+}
+
+/// What runs in float: what the engine leaves, and what it computes so between integers.
+fn in_float(report: &model::Report) -> impl Iterator<Item = InFloat<'_>> {
+    let left = report.left.iter().map(|l| InFloat {
+        node: &l.node,
+        operator: &l.operator,
+        why: &l.reason,
+    });
+    let taken = report.taken.iter().filter(|t| t.float);
+    left.chain(taken.map(|t| InFloat {
+        node: &t.node,
+        operator: t.kernel,
+        why: "it is float in the file; the engine computes it between integers",
+    }))
 }
 
 /// How a variant did.
@@ -227,24 +238,24 @@ fn print(out: &mut impl Write, findings: &[Finding], trials: &[Trial]) -> anyhow
 
 /// What runs in float of a model that the engine takes, by reason.
 fn print_floats(out: &mut impl Write, report: &model::Report, a: &Anatomy) -> anyhow::Result<()> {
-    if !report.is_accelerated() || report.left.is_empty() {
+    if !report.is_accelerated() || in_float(report).next().is_none() {
         return Ok(());
     }
     let macs: HashMap<&str, u64> = a.layers.iter().map(|l| (l.name.as_str(), l.macs)).collect();
     let mut reasons: BTreeMap<(&str, String), (usize, u64, &str)> = BTreeMap::new();
-    for l in &report.left {
+    for f in in_float(report) {
         let reason = reasons
-            .entry((&l.operator, generic(&l.reason)))
-            .or_insert((0, 0, &l.node));
+            .entry((f.operator, generic(f.why)))
+            .or_insert((0, 0, f.node));
         reason.0 += 1;
-        reason.1 += macs.get(l.node.as_str()).copied().unwrap_or_default();
+        reason.1 += macs.get(f.node).copied().unwrap_or_default();
     }
     writeln!(out, "\nin float:")?;
     for ((op, why), (n, macs, example)) in reasons {
         let share = 100.0 * macs as f64 / a.macs.max(1) as f64;
         writeln!(
             out,
-            "  {op:<18}{n:>4} ×{share:>6.1} % of the cost  {why} (first: {example})"
+            "  {op:<28}{n:>4} ×{share:>6.1} % of the cost  {why} (first: {example})"
         )?;
     }
     Ok(())

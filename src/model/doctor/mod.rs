@@ -163,7 +163,7 @@ fn integers(report: &Report) -> Option<Finding> {
     let share = report.integer_share();
     let what = format!(
         "{} operators, {:.1} % of the multiply-accumulates, run on integers ({})",
-        report.taken.len(),
+        report.taken.iter().filter(|t| !t.float).count(),
         100.0 * share,
         report.isa
     );
