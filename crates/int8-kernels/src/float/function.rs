@@ -25,7 +25,7 @@ impl Function {
     }
 }
 
-/// `1 / (1 + e^-x)` as a quotient of polynomials, within 2e-7 of it: the coefficients are those of Eigen's and
+/// `1 / (1 + e^-x)` as a quotient of polynomials, within 3e-7 of it: the coefficients are those of Eigen's and
 /// onnxruntime's approximation, and so are the results where multiply-add is fused.
 #[inline(always)]
 #[allow(clippy::excessive_precision)]
@@ -68,7 +68,7 @@ mod tests {
             let x = i as f32 / 10_000.0;
             let exact = 1.0 / (1.0 + (-f64::from(x)).exp());
             let error = (f64::from(logistic(x)) - exact).abs();
-            assert!(error < 2e-7, "{x}: {error}");
+            assert!(error < 3e-7, "{x}: {error}");
         }
         assert_eq!(logistic(f32::NEG_INFINITY), logistic(-18.0));
         assert_eq!(Function::Silu.of(0.0), 0.0);
