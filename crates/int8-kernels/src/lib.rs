@@ -36,4 +36,4 @@ pub use geometry::{Geometry, Shape};
 pub use isa::{Isa, Sign};
 pub use lut::Lut;
 pub use pool::{AveragePool, MaxPool};
-pub use quantization::{Operand, Quantization, Residual};
+pub use quantization::{Operand, Quantization, Residual, whole};

@@ -60,7 +60,7 @@ impl Quantization {
 
 /// A float of less than 2^22, rounded half to even: adding 1.5 · 2^23 does that. `as` would saturate, one lane after the other.
 #[inline(always)]
-pub(crate) fn whole(value: f32) -> i32 {
+pub fn whole(value: f32) -> i32 {
     const ROUND: f32 = 12_582_912.0;
     (value + ROUND).to_bits() as i32 - ROUND.to_bits() as i32
 }

@@ -76,6 +76,9 @@ const SIGMOID: u8 = 1;
 const SILU: u8 = 2;
 
 impl FloatDepthwise {
+    /// The most rows that a window may reach over.
+    pub const MAX_ROWS: usize = MAX_ROWS;
+
     /// Checks the numbers and lays out the weights.
     pub fn new(isa: Isa, spec: &FloatDepthwiseSpec) -> Result<Self, KernelError> {
         let geometry = spec.geometry;

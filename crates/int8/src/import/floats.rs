@@ -12,9 +12,6 @@ use crate::Error;
 use crate::graph::FloatDepthwise;
 use crate::proto::{input, int, node_name, required_input, sizes};
 
-/// A window of more rows stays with tract.
-const MAX_ROWS: usize = 64;
-
 pub(super) fn is_finite(numbers: &[f32]) -> bool {
     numbers.iter().all(|v| v.is_finite())
 }
@@ -43,7 +40,7 @@ impl Import<'_> {
         let rows = (kh.saturating_sub(1)).saturating_mul(window.dilation[0]);
         let usual = kernel == [kh, kw]
             && int(node, "group", 1) == channels as i64
-            && rows < MAX_ROWS
+            && rows < ocellus_int8_kernels::FloatDepthwise::MAX_ROWS
             && [&weights[..], &bias, &numbers[..]]
                 .iter()
                 .all(|v| is_finite(v));

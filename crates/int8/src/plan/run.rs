@@ -2,6 +2,7 @@
 
 use std::mem::take;
 
+use ocellus_int8_kernels::whole;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 
@@ -320,9 +321,6 @@ impl Step {
     }
 }
 
-/// Adding and taking away 1.5 · 2^23 rounds a float of less than 2^22 half to even.
-const ROUND: f32 = 12_582_912.0;
-
 fn quantize(quant: Quant, copy: &StridedCopy, from: &[f32], to: &mut [u8], flip: u8) {
     let zero = f32::from(quant.zero);
     let (min, max) = (-zero, 255.0 - zero);
@@ -330,8 +328,7 @@ fn quantize(quant: Quant, copy: &StridedCopy, from: &[f32], to: &mut [u8], flip:
     copy.run(from, to, move |v: f32| {
         // The limits are whole numbers: holding to them first changes no result. Not a number becomes the least.
         let steps = (v / quant.scale).max(min).min(max);
-        let rounded = (steps + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
-        (rounded + offset) as u8 ^ flip
+        (whole(steps) + offset) as u8 ^ flip
     });
 }
 
