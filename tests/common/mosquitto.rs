@@ -11,9 +11,10 @@ use ocellus::publish::mqtt::link::{ACK_LIMIT, Link, LinkOptions, Qos, Version};
 /// How long a test waits for what must happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Configuration of a broker that drops nothing for a subscriber who is slower than the publishers. By default it drops
-/// what is beyond a thousand messages, acknowledged or not.
-pub const KEEPS_ALL: &str = "max_inflight_messages 0\nmax_queued_messages 0\n";
+/// A broker that drops nothing for a subscriber who is slower than the publishers. By default it drops what is beyond a
+/// thousand messages, acknowledged or not; an observer on a busy machine is that slow. Everything goes out at once: what
+/// it held back in memory, its own death would lose.
+const KEEPS_ALL: &str = "max_inflight_messages 0\nmax_queued_messages 0";
 
 /// Ends its process, by its id, when dropped.
 pub struct Mosquitto {
@@ -132,7 +133,7 @@ fn spawn(dir: &std::path::Path, port: u16, extra: &str) -> Child {
     let conf = dir.join("mosquitto.conf");
     let extra = extra.replace("{dir}", &dir.display().to_string());
     // Started by root, mosquitto would give its rights up and lose the directory.
-    let text = format!("listener {port} 127.0.0.1\nuser root\n{anonymous}\n{extra}\n");
+    let text = format!("listener {port} 127.0.0.1\nuser root\n{KEEPS_ALL}\n{anonymous}\n{extra}\n");
     std::fs::write(&conf, text).unwrap();
     Command::new("mosquitto")
         .args(["-c", conf.to_str().unwrap()])

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::common::mosquitto::{KEEPS_ALL, Mosquitto, mosquitto_with_or_skip};
+use crate::common::mosquitto::{Mosquitto, mosquitto_or_skip};
 use crate::common::proxy::Proxy;
 use crate::firmware::{Firmware, Home, Setup};
 use crate::ledger::{Subscriber, judge, wait_until};
@@ -17,8 +17,7 @@ pub struct Bench {
 impl Bench {
     /// The program is set up to reach the broker by way of the proxy, which is open.
     pub fn new(setup: Setup) -> Option<Self> {
-        // A thousand messages come at once when the broker is back: more than it keeps for a subscriber that is slower.
-        let broker = mosquitto_with_or_skip(KEEPS_ALL)?;
+        let broker = mosquitto_or_skip()?;
         let proxy = Proxy::start(broker.port);
         let home = Home::new(&Setup {
             port: proxy.port,
