@@ -137,7 +137,7 @@ fn the_int8_deeplab_sees_what_onnxruntime_sees() {
         100.0 * mean,
         100.0 * worst
     );
-    assert!(mean >= 0.999 && worst >= 0.995, "{mean} {worst}");
+    assert!(worst >= 0.9999, "{mean} {worst}");
 }
 
 /// `ocellus segment` with these arguments.

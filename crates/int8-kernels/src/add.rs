@@ -1,19 +1,17 @@
 //! Elementwise addition and multiplication of two quantized tensors.
 
 use crate::{
-    Isa, KernelError, Operand, Quantization, Sign,
+    Addition, Isa, KernelError, Operand, Quantization, Sign,
     error::check_len,
     quantization::{check_ratio, check_zero},
 };
 
-/// `round((a - za)·sa/sy + (b - zb)·sb/sy) + zy`.
+/// `round((a - za)·sa/sy + (b - zb)·sb/sy) + zy`, as [`Addition`] computes it.
 #[derive(Clone, Debug)]
 pub struct Add {
     isa: Isa,
     sign: Sign,
-    a: Operand,
-    b: Operand,
-    output: Quantization,
+    addition: Addition,
 }
 
 impl Add {
@@ -21,20 +19,15 @@ impl Add {
     pub fn new(
         isa: Isa,
         sign: Sign,
-        a: Operand,
-        b: Operand,
+        operands: [Operand; 2],
         output: Quantization,
     ) -> Result<Self, KernelError> {
         isa.check(sign)?;
-        a.check("the first operand", sign)?;
-        b.check("the second operand", sign)?;
-        output.check("the output", sign)?;
+        let addition = Addition::new(sign, operands, output)?;
         Ok(Self {
             isa,
             sign,
-            a,
-            b,
-            output,
+            addition,
         })
     }
 
@@ -42,10 +35,11 @@ impl Add {
     pub fn run(&self, a: &[u8], b: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
         check_len("the second operand", a.len(), b.len())?;
         check_len("out", a.len(), out.len())?;
+        let mask = self.sign.order_mask();
         self.isa.vectorize(|| {
             for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                let sum = self.a.scaled(self.sign.value(a)) + self.b.scaled(self.sign.value(b));
-                *out = self.output.quantize(sum);
+                let [a, b] = [a, b].map(|byte| f32::from(byte ^ mask));
+                *out = self.addition.sum(a, b) ^ mask;
             }
         });
         Ok(())

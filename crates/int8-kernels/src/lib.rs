@@ -6,7 +6,7 @@
 //!
 //! What always holds:
 //! - Every instruction set gives the bytes that the scalar code ([`Isa::Generic`]) gives. That code is the specification:
-//!   sums of i32 (wrapping), and the float arithmetic of [`Quantization`] and [`Residual`], in that order of operations.
+//!   sums of i32 (wrapping), and the float arithmetic of [`Quantization`] and [`Addition`], in that order of operations.
 //! - The activations of one network are all [`Sign::U8`] or all [`Sign::S8`], as the instruction set likes it best
 //!   ([`Isa::activations`]). A model written the other way is converted at its borders: a byte `xor 0x80`
 //!   ([`Sign::flip`]) with its zero point moved by 128 is the same number, so results are the same bit for bit.
@@ -36,4 +36,4 @@ pub use geometry::{Geometry, Shape};
 pub use isa::{Isa, Sign};
 pub use lut::Lut;
 pub use pool::{AveragePool, MaxPool};
-pub use quantization::{Operand, Quantization, Residual, whole};
+pub use quantization::{Addition, Operand, Quantization, Residual, whole};

@@ -1,5 +1,6 @@
-//! The float arithmetic between integers: requantization of a sum, and the residual addition. This is the
-//! specification; every instruction set does these operations in this order, without fused multiply-add.
+//! The float arithmetic between integers: requantization of a sum, and the addition of two tensors. This is the
+//! specification; every instruction set does these operations in this order, with fused multiply-add where it says so, and
+//! nowhere else.
 
 use crate::{KernelError, Sign};
 
@@ -87,34 +88,96 @@ impl Operand {
     }
 }
 
+/// An addition of two quantized tensors, in the order and with the roundings of onnxruntime:
+/// `fma(a, ra, fma(b, rb, zy - fma(ra, za, rb·zb)))`, held to the output's limits and rounded half to even. In it, numbers
+/// count from the least of the sign: 0 to 255, whatever the sign.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Addition {
+    sign: Sign,
+    zeros: [f32; 2],
+    pub(crate) ratios: [f32; 2],
+    pub(crate) constant: f32,
+    pub(crate) min: f32,
+    pub(crate) max: f32,
+}
+
+impl Addition {
+    /// The addition of two operands, the first and the second.
+    ///
+    /// # Errors
+    ///
+    /// A zero point or limit that is no number of the sign; a ratio that is not positive, or too large.
+    pub fn new(
+        sign: Sign,
+        operands: [Operand; 2],
+        output: Quantization,
+    ) -> Result<Self, KernelError> {
+        operands[0].check("the first operand", sign)?;
+        operands[1].check("the second operand", sign)?;
+        output.check("the sum", sign)?;
+        let from_least = |number: i32| (number - sign.min()) as f32;
+        let zeros = operands.map(|operand| from_least(operand.zero));
+        let ratios = operands.map(|operand| operand.ratio);
+        Ok(Self {
+            sign,
+            zeros,
+            ratios,
+            constant: from_least(output.zero) - ratios[0].mul_add(zeros[0], ratios[1] * zeros[1]),
+            min: from_least(output.min),
+            max: from_least(output.max),
+        })
+    }
+
+    /// The sum of a number of each operand.
+    #[inline(always)]
+    pub(crate) fn sum(&self, a: f32, b: f32) -> u8 {
+        let sum = a.mul_add(self.ratios[0], b.mul_add(self.ratios[1], self.constant));
+        whole(sum.max(self.min).min(self.max)) as u8
+    }
+}
+
 /// An addition fused into the convolution before it. The convolution's sum is first quantized to the convolution's own
 /// scale and limits, as if it were written and read again, so that the result is exactly that of the two separate kernels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Residual {
-    /// The convolution's own scale divided by the addition's output scale.
-    pub conv_ratio: f32,
-    /// The other operand.
-    pub other: Operand,
-    /// How the addition's result is written.
-    pub output: Quantization,
+    /// The addition; the convolution's operand has the convolution's own zero point.
+    pub addition: Addition,
+    /// Whether the convolution is its first operand.
+    pub conv_first: bool,
 }
 
 impl Residual {
-    /// The byte for the convolution's `value` (in steps of its own scale `conv`) and the other operand's number.
+    /// The convolution's zero point, counted from the least of the sign.
     #[inline(always)]
-    pub(crate) fn add(&self, conv: Quantization, value: f32, other: i32) -> u8 {
-        self.output
-            .quantize(conv.centered(value) * self.conv_ratio + self.other.scaled(other))
+    pub(crate) fn conv_zero(&self) -> f32 {
+        self.addition.zeros[usize::from(!self.conv_first)]
     }
 
-    pub(crate) fn check(&self, sign: Sign) -> Result<(), KernelError> {
-        check_ratio(
-            "the convolution's ratio in the residual addition",
-            self.conv_ratio,
-        )?;
-        self.other.check("the residual operand", sign)?;
-        self.output
-            .check("the output of the residual addition", sign)
+    /// The byte for the convolution's `value` (in steps of its own scale `conv`) and the other operand's byte.
+    #[inline(always)]
+    pub(crate) fn byte(&self, conv: Quantization, value: f32, other: u8) -> u8 {
+        let mask = self.addition.sign.order_mask();
+        let (conv, other) = (
+            conv.centered(value) + self.conv_zero(),
+            f32::from(other ^ mask),
+        );
+        mask ^ match self.conv_first {
+            true => self.addition.sum(conv, other),
+            false => self.addition.sum(other, conv),
+        }
+    }
+
+    pub(crate) fn check(&self, conv: Quantization, sign: Sign) -> Result<(), KernelError> {
+        if self.addition.sign == sign && self.conv_zero() == (conv.zero - sign.min()) as f32 {
+            return Ok(());
+        }
+        Err(KernelError::Value {
+            what: "the residual addition",
+            problem: format!(
+                "its operand is not the convolution's output: {sign}, zero point {}",
+                conv.zero
+            ),
+        })
     }
 }
 

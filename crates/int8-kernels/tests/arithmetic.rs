@@ -1,8 +1,8 @@
 //! The scalar kernels against numbers worked out by hand.
 
 use ocellus_int8_kernels::{
-    Add, AveragePool, Conv, ConvSpec, Gather, Geometry, Isa, KernelError, Lut, MaxPool, Mul,
-    Operand, Output, Quantization, Residual, Shape, Sign,
+    Add, Addition, AveragePool, Conv, ConvSpec, Gather, Geometry, Isa, KernelError, Lut, MaxPool,
+    Mul, Operand, Output, Quantization, Residual, Shape, Sign,
 };
 
 fn spec<'a>(geometry: Geometry, weights: &'a [i8]) -> ConvSpec<'a> {
@@ -67,20 +67,49 @@ fn zero_points_bias_and_padding() {
 
 #[test]
 fn the_residual_sees_the_saturated_convolution() {
+    let conv = Operand {
+        zero: 0,
+        ratio: 0.5,
+    };
+    let other = Operand {
+        zero: 10,
+        ratio: 2.0,
+    };
+    let output = Quantization::full(Sign::U8, 1);
+    let residual = |operands, conv_first| Residual {
+        addition: Addition::new(Sign::U8, operands, output).unwrap(),
+        conv_first,
+    };
+    for residual in [
+        residual([conv, other], true),
+        residual([other, conv], false),
+    ] {
+        let spec = ConvSpec {
+            output: Output::Quantized(Quantization::full(Sign::U8, 0), Some(residual)),
+            ..spec(Geometry::fully_connected(1, 1), &[100])
+        };
+        // 400 is held to 255; 255 · 0.5 + (20 - 10) · 2 + 1 = 148.5, to even 148.
+        assert_eq!(run(&spec, &[4], Some(&[20])), [148]);
+    }
+}
+
+#[test]
+fn a_residual_of_another_convolution_is_refused() {
+    let operand = Operand {
+        zero: 5,
+        ratio: 1.0,
+    };
+    let output = Quantization::full(Sign::U8, 0);
     let residual = Residual {
-        conv_ratio: 0.5,
-        other: Operand {
-            zero: 10,
-            ratio: 2.0,
-        },
-        output: Quantization::full(Sign::U8, 1),
+        addition: Addition::new(Sign::U8, [operand; 2], output).unwrap(),
+        conv_first: true,
     };
     let spec = ConvSpec {
-        output: Output::Quantized(Quantization::full(Sign::U8, 0), Some(residual)),
+        output: Output::Quantized(Quantization::full(Sign::U8, 4), Some(residual)),
         ..spec(Geometry::fully_connected(1, 1), &[100])
     };
-    // 400 is held to 255; 255 · 0.5 + (20 - 10) · 2 = 147.5, to even 148, plus 1.
-    assert_eq!(run(&spec, &[4], Some(&[20])), [149]);
+    let error = Conv::new(Isa::Generic, &spec).unwrap_err().to_string();
+    assert!(error.contains("residual addition"), "{error}");
 }
 
 #[test]
@@ -132,10 +161,11 @@ fn elementwise() {
             .collect::<Vec<_>>()
     };
     let mut out = vec![0; 3];
-    let add = Add::new(Isa::Generic, Sign::S8, a, b, output).unwrap();
+    let add = Add::new(Isa::Generic, Sign::S8, [a, b], output).unwrap();
     add.run(&bytes(&[2, -128, 127]), &bytes(&[-2, -128, 127]), &mut out)
         .unwrap();
-    assert_eq!(out, bytes(&[-1, -128, 127]));
+    // 1 · 0.5 + 0 - 1 = -0.5, to even 0.
+    assert_eq!(out, bytes(&[0, -128, 127]));
     let mul = Mul::new(Isa::Generic, Sign::S8, [1, -2], 0.5, output).unwrap();
     mul.run(&bytes(&[4, 2, -127]), &bytes(&[1, 1, 100]), &mut out)
         .unwrap();

@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use ocellus_int8_kernels::{
-    Add, AveragePool, Conv, ConvSpec, Geometry, Isa, MaxPool, Mul, Operand, Output, Quantization,
-    Residual, Shape, Sign,
+    Add, Addition, AveragePool, Conv, ConvSpec, Geometry, Isa, MaxPool, Mul, Operand, Output,
+    Quantization, Residual, Shape, Sign,
 };
 use proptest::prelude::*;
 
@@ -18,9 +18,40 @@ struct Case {
     bias: Vec<i32>,
     multipliers: Vec<f32>,
     input: Vec<u8>,
-    residual: Option<Vec<u8>>,
+    residual: Option<Other>,
     limits: (u8, u8),
     float: bool,
+}
+
+/// The other operand of an addition fused into the convolution.
+#[derive(Clone, Debug)]
+struct Other {
+    bytes: Vec<u8>,
+    conv_first: bool,
+    ratios: [f32; 2],
+}
+
+impl Other {
+    fn residual(&self, sign: Sign, conv: Quantization) -> Residual {
+        let number = |byte: i32| byte + sign.min();
+        let zeros = match self.conv_first {
+            true => [conv.zero, number(130)],
+            false => [number(130), conv.zero],
+        };
+        let operand = |i: usize| Operand {
+            zero: zeros[i],
+            ratio: self.ratios[i],
+        };
+        let output = Quantization {
+            zero: number(3),
+            min: number(3),
+            max: number(250),
+        };
+        Residual {
+            addition: Addition::new(sign, [operand(0), operand(1)], output).unwrap(),
+            conv_first: self.conv_first,
+        }
+    }
 }
 
 impl Case {
@@ -35,21 +66,11 @@ impl Case {
             min: number(min),
             max: number(max),
         };
-        let residual = Residual {
-            conv_ratio: 0.75,
-            other: Operand {
-                zero: number(130),
-                ratio: 1.375,
-            },
-            output: Quantization {
-                zero: number(3),
-                min: number(3),
-                max: number(255),
-            },
-        };
+        let residual = self.residual.as_ref();
+        let residual = residual.map(|other| other.residual(sign, quantization));
         let output = match self.float {
             true => Output::Float,
-            false => Output::Quantized(quantization, self.residual.is_some().then_some(residual)),
+            false => Output::Quantized(quantization, residual),
         };
         let spec = ConvSpec {
             geometry: self.geometry,
@@ -76,7 +97,7 @@ impl Case {
                 let residual = self
                     .residual
                     .as_ref()
-                    .map(|residual| &residual[bytes.clone()]);
+                    .map(|other| &other.bytes[bytes.clone()]);
                 conv.run(&self.input, residual, &mut out[bytes], &mut scratch, range)
             };
             result.map_err(|error| TestCaseError::fail(error.to_string()))?;
@@ -118,8 +139,8 @@ fn geometry() -> impl Strategy<Value = Geometry> {
     );
     let channels = prop_oneof![
         3 => channels.clone().prop_map(|(_, inputs, outputs)| (1, inputs, outputs)),
-        1 => channels.clone().prop_map(|(groups, inputs, outputs)| (groups, groups * inputs.min(9), groups * outputs.min(20))),
-        1 => channels.prop_map(|(_, inputs, _)| (inputs, inputs, inputs)),
+        1 => channels.prop_map(|(groups, inputs, outputs)| (groups, groups * inputs.min(9), groups * outputs.min(20))),
+        1 => prop_oneof![1..150usize, Just(64), Just(16)].prop_map(|channels| (channels, channels, channels)),
     ];
     (sizes, window, channels, any::<bool>()).prop_filter_map(
         "no output",
@@ -149,6 +170,17 @@ fn geometry() -> impl Strategy<Value = Geometry> {
     )
 }
 
+fn other(len: usize) -> impl Strategy<Value = Other> {
+    let ratio = || prop_oneof![1e-2..3f32, Just(0.5f32)];
+    (extreme_bytes(len), any::<bool>(), [ratio(), ratio()]).prop_map(
+        |(bytes, conv_first, ratios)| Other {
+            bytes,
+            conv_first,
+            ratios,
+        },
+    )
+}
+
 fn case() -> impl Strategy<Value = Case> {
     geometry().prop_flat_map(|geometry| {
         let channels = geometry.output.c;
@@ -173,7 +205,7 @@ fn case() -> impl Strategy<Value = Case> {
                 prop::collection::vec(multiplier, channels)
             ],
             extreme_bytes(geometry.input.bytes()),
-            prop::option::of(extreme_bytes(geometry.output.bytes())),
+            prop::option::of(other(geometry.output.bytes())),
             prop_oneof![Just((0u8, 255u8)), any::<(u8, u8)>()],
             prop::bool::weighted(0.1),
         );
@@ -273,7 +305,7 @@ proptest! {
             let operand = |i: usize| Operand { zero: zero(i), ratio: ratios[i] };
             let mut out = vec![0; 2 * a.len()];
             let (sum, product) = out.split_at_mut(a.len());
-            Add::new(isa, sign, operand(0), operand(1), output).unwrap().run(&a, &b, sum).unwrap();
+            Add::new(isa, sign, [operand(0), operand(1)], output).unwrap().run(&a, &b, sum).unwrap();
             Mul::new(isa, sign, [zero(0), zero(1)], ratios[0] / 64.0, output).unwrap().run(&a, &b, product).unwrap();
             out
         })?;

@@ -107,7 +107,11 @@ fn residual_addition(region: &mut Region, tensor: TensorId, shapes: &[Vec<usize>
     let Some(own) = region.nodes[conv].quant() else {
         return;
     };
-    let residual = Some(Residual { conv: own, limits });
+    let residual = Some(Residual {
+        conv: own,
+        conv_first: i == 0,
+        limits,
+    });
     let c = Arc::new(Convolution {
         residual,
         ..(**c).clone()

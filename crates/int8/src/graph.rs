@@ -231,7 +231,7 @@ pub(crate) struct Convolution {
     /// None, or one an output channel, in steps of input scale · weight scale.
     pub bias: Vec<i32>,
     pub limits: Limits,
-    /// An addition that follows: its second operand is the node's second input.
+    /// An addition that follows: its other operand is the node's second input.
     pub residual: Option<Residual>,
 }
 
@@ -268,6 +268,8 @@ pub(crate) enum Weights {
 pub(crate) struct Residual {
     /// The convolution's own scale; the node's is the addition's.
     pub conv: Quant,
+    /// Whether the convolution is the addition's first operand, the node's second input being the other.
+    pub conv_first: bool,
     pub limits: Limits,
 }
 

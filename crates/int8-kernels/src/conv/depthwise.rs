@@ -1,8 +1,14 @@
-//! Depthwise convolution: every channel has a window of its own. Sums of a pixel's channels run side by side; the
-//! compiler vectorizes them, once for each instruction set that it knows more than the baseline of.
+//! Depthwise convolution: every channel has a window of its own. Sums of a pixel's channels run side by side. The portable
+//! loop is for what the instruction sets' own do not take: floats, and windows of many taps.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512vnni;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod taps;
 
 use std::ops::Range;
 
@@ -22,6 +28,39 @@ pub(super) struct Depthwise {
     weights: Vec<[i16; LANES]>,
     bias: Vec<[i32; LANES]>,
     multipliers: Vec<[f32; LANES]>,
+    #[cfg(target_arch = "x86_64")]
+    packed: Packed,
+}
+
+/// What is packed for an instruction set.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Debug)]
+enum Packed {
+    None,
+    Avx2(avx2::Avx2),
+    Avx512Vnni(avx512vnni::Avx512Vnni),
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Packed {
+    fn new(isa: Isa, spec: &ConvSpec) -> Self {
+        let packed = match isa {
+            Isa::Avx2 => avx2::Avx2::new(spec).map(Self::Avx2),
+            Isa::Avx512Vnni => (avx512vnni::Avx512Vnni::new(spec).map(Self::Avx512Vnni))
+                .filter(|_| !matches!(spec.output, super::Output::Quantized(_, Some(_))))
+                .or_else(|| avx2::Avx2::new(spec).map(Self::Avx2)),
+            _ => None,
+        };
+        packed.unwrap_or(Self::None)
+    }
+
+    fn weight_bytes(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Avx2(packed) => packed.weight_bytes(),
+            Self::Avx512Vnni(packed) => packed.weight_bytes(),
+        }
+    }
 }
 
 impl Depthwise {
@@ -43,6 +82,8 @@ impl Depthwise {
             weights: Vec::new(),
             bias: Vec::new(),
             multipliers: Vec::new(),
+            #[cfg(target_arch = "x86_64")]
+            packed: Packed::new(isa, spec),
         };
         for first in (0..channels).step_by(LANES) {
             let lane = |i: usize| Some(first + i).filter(|&channel| channel < channels);
@@ -64,7 +105,11 @@ impl Depthwise {
     }
 
     pub(super) fn weight_bytes(&self) -> usize {
-        size_of_val(&self.weights[..])
+        #[cfg(target_arch = "x86_64")]
+        let packed = self.packed.weight_bytes();
+        #[cfg(not(target_arch = "x86_64"))]
+        let packed = 0;
+        size_of_val(&self.weights[..]) + packed
     }
 
     /// Fills `out` with bytes. Lengths are checked by the caller.
@@ -78,8 +123,20 @@ impl Depthwise {
     ) {
         #[cfg(target_arch = "aarch64")]
         if self.isa != Isa::Generic {
-            // SAFETY: the constructor checked that the processor has the instruction set; the caller checked the lengths.
+            // SAFETY: `Conv::new` checked that the processor has the instruction set, and `Conv::run` the lengths.
             return unsafe { neon::run(self, input, out, pixels, quantization, residual) };
+        }
+        #[cfg(target_arch = "x86_64")]
+        match &self.packed {
+            Packed::Avx2(packed) => {
+                // SAFETY: `Conv::new` checked that the processor has the instruction set, and `Conv::run` the lengths.
+                return unsafe { packed.run(input, out, pixels, quantization, residual) };
+            }
+            Packed::Avx512Vnni(packed) => {
+                // SAFETY: as above.
+                return unsafe { packed.run(input, out, pixels, quantization) };
+            }
+            Packed::None => {}
         }
         let kernel = self;
         match residual {
@@ -98,7 +155,6 @@ impl Depthwise {
                     quantization,
                     other,
                     residual,
-                    sign: self.sign,
                 },
             }),
         }
@@ -141,7 +197,6 @@ struct Sums<'a> {
     quantization: Quantization,
     other: &'a [u8],
     residual: Residual,
-    sign: Sign,
 }
 
 impl Write for Sums<'_> {
@@ -149,8 +204,7 @@ impl Write for Sums<'_> {
     fn write(&mut self, at: usize, values: &[f32]) {
         let out = self.out[at..].iter_mut().zip(values);
         for ((out, &value), &other) in out.zip(&self.other[at..]) {
-            let other = self.sign.value(other);
-            *out = self.residual.add(self.quantization, value, other);
+            *out = self.residual.byte(self.quantization, value, other);
         }
     }
 }

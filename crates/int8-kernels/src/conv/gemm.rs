@@ -229,92 +229,79 @@ impl Gemm {
         let channels = self.columns.geometry.output.c;
         let column = panel * T::COLUMNS;
         let place = row * channels + at.channel;
-        let call = |target| Call {
-            a: a.as_ptr(),
-            a_stride: stride,
-            rows,
-            depth: self.padded_depth,
-            weights: self.weights[at.line..].as_ptr().cast(),
-            offsets: &self.offsets[at.offsets.clone()],
-            bias: self.bias[column..column + T::COLUMNS].as_ptr(),
-            target,
-        };
-        // SAFETY: the place is in the output, whose pixels hold all channels; the residual has as many bytes; a tile
-        // reads and writes only what the call says.
-        unsafe {
-            match (&self.output, out) {
-                (Output::Quantized(quantization, residual), Out::Bytes(out, other))
-                    if self.weight_zeros.is_empty() =>
-                {
-                    T::run(&call(Target::Bytes(Bytes {
-                        out: out.add(place),
-                        stride: channels,
-                        columns: at.columns,
-                        multipliers: self.multipliers[column..column + T::COLUMNS].as_ptr(),
-                        quantization: *quantization,
-                        residual: residual
-                            .as_ref()
-                            .map(|residual| (other.add(place), residual)),
-                    })));
-                }
-                _ => {
-                    let mut sums = [0; MAX_SUMS];
-                    T::run(&call(Target::Sums(sums.as_mut_ptr())));
-                    self.isa.vectorize(|| {
-                        for (r, sums) in sums.chunks_exact_mut(T::COLUMNS).take(rows).enumerate() {
-                            let sums = &mut sums[..at.columns];
-                            self.finish(&a[r * stride..], sums, column, place + r * channels, out);
+        let bias = &self.bias[column..column + T::COLUMNS];
+        let run = |bias: *const i32, bias_stride| {
+            let call = |target| Call {
+                a: a.as_ptr(),
+                a_stride: stride,
+                rows,
+                depth: self.padded_depth,
+                weights: self.weights[at.line..].as_ptr().cast(),
+                offsets: &self.offsets[at.offsets.clone()],
+                bias,
+                bias_stride,
+                target,
+            };
+            let multipliers = &self.multipliers[column..column + T::COLUMNS];
+            // SAFETY: the place is in the output, whose pixels hold all channels; the residual has as many bytes; a tile
+            // reads and writes only what the call says.
+            unsafe {
+                match (&self.output, out) {
+                    (Output::Quantized(quantization, residual), Out::Bytes(out, other)) => {
+                        T::run(&call(Target::Bytes(Bytes {
+                            out: out.add(place),
+                            stride: channels,
+                            columns: at.columns,
+                            multipliers: multipliers.as_ptr(),
+                            quantization: *quantization,
+                            residual: residual
+                                .as_ref()
+                                .map(|residual| (other.add(place), residual)),
+                        })));
+                    }
+                    (_, Out::Floats(out)) => {
+                        let mut sums = [0; MAX_SUMS];
+                        T::run(&call(Target::Sums(sums.as_mut_ptr())));
+                        for (r, sums) in sums.chunks_exact(T::COLUMNS).take(rows).enumerate() {
+                            let out = slice::from_raw_parts_mut(
+                                out.add(place + r * channels),
+                                at.columns,
+                            );
+                            for ((out, &sum), m) in out.iter_mut().zip(sums).zip(multipliers) {
+                                *out = sum as f32 * m;
+                            }
                         }
-                    });
+                    }
+                    (Output::Float, Out::Bytes(..)) => unreachable!("checked by Conv::run"),
                 }
+            }
+        };
+        match self.weight_zeros.get(column..column + T::COLUMNS) {
+            None => run(bias.as_ptr(), 0),
+            Some(zeros) => {
+                let mut own = [0; MAX_SUMS];
+                let corrected = &mut own[..rows * T::COLUMNS];
+                self.isa
+                    .vectorize(|| self.correct(a, stride, zeros, bias, corrected));
+                run(own.as_ptr(), T::COLUMNS);
             }
         }
     }
 
-    /// Writes one row of sums, after correcting them for the weights' zero points: `Σ x·(w - zero) = Σ x·w - zero·Σ x`. Inlined
+    /// Fills in the bias of each row and column, corrected for the weights' zero points: `Σ x·(w - zero) = Σ x·w - zero·Σ x`. Inlined
     /// where the instruction set is known.
-    ///
-    /// # Safety
-    ///
-    /// `place` and as many columns after it are in `out`, and in the residual where there is one.
     #[inline(always)]
-    unsafe fn finish(&self, a: &[u8], sums: &mut [i32], column: usize, place: usize, out: Out) {
-        if let Some(zeros) = self.weight_zeros.get(column..) {
-            let numbers = a[..self.depth].iter().map(|&byte| self.sign.value(byte));
-            let total = numbers.fold(0_i32, i32::wrapping_add);
-            for (sum, zero) in sums.iter_mut().zip(zeros) {
-                *sum = sum.wrapping_sub(zero.wrapping_mul(total));
-            }
-        }
-        let columns = sums.len();
-        let multipliers = &self.multipliers[column..];
-        let values = sums
-            .iter()
-            .zip(multipliers)
-            .map(|(&sum, &m)| sum as f32 * m);
-        // SAFETY: as the caller says.
-        unsafe {
-            match (out, &self.output) {
-                (Out::Bytes(out, other), Output::Quantized(quantization, Some(residual))) => {
-                    let out = slice::from_raw_parts_mut(out.add(place), columns);
-                    let other = slice::from_raw_parts(other.add(place), columns);
-                    for ((out, value), &other) in out.iter_mut().zip(values).zip(other) {
-                        *out = residual.add(*quantization, value, self.sign.value(other));
-                    }
-                }
-                (Out::Bytes(out, _), Output::Quantized(quantization, None)) => {
-                    let out = slice::from_raw_parts_mut(out.add(place), columns);
-                    for (out, value) in out.iter_mut().zip(values) {
-                        *out = quantization.quantize(value);
-                    }
-                }
-                (Out::Floats(out), _) => {
-                    let out = slice::from_raw_parts_mut(out.add(place), columns);
-                    for (out, value) in out.iter_mut().zip(values) {
-                        *out = value;
-                    }
-                }
-                (Out::Bytes(..), Output::Float) => unreachable!("checked by Conv::run"),
+    fn correct(&self, a: &[u8], stride: usize, zeros: &[i32], bias: &[i32], own: &mut [i32]) {
+        let mask = self.sign.order_mask();
+        for (row, own) in own.chunks_exact_mut(zeros.len()).enumerate() {
+            let bytes = a[row * stride..][..self.depth].iter();
+            // Counted from the least number, then from zero.
+            let total = bytes.fold(0_i32, |total, byte| {
+                total.wrapping_add(i32::from(byte ^ mask))
+            });
+            let total = total.wrapping_add(self.sign.min().wrapping_mul(self.depth as i32));
+            for ((own, bias), zero) in own.iter_mut().zip(bias).zip(zeros) {
+                *own = bias.wrapping_sub(zero.wrapping_mul(total));
             }
         }
     }

@@ -150,9 +150,7 @@ impl Conv {
         match &self.kernel {
             Kernel::Reference(kernel) => kernel.run(input, pixels, |at, value| {
                 out[at] = match (&fused, residual) {
-                    (Some(fused), Some(residual)) => {
-                        fused.add(quantization, value, kernel.sign.value(residual[at]))
-                    }
+                    (Some(fused), Some(residual)) => fused.byte(quantization, value, residual[at]),
                     _ => quantization.quantize(value),
                 }
             }),
@@ -253,7 +251,7 @@ impl ConvSpec<'_> {
             quantization.check("the output", self.sign)?;
             residual
                 .iter()
-                .try_for_each(|residual| residual.check(self.sign))?;
+                .try_for_each(|residual| residual.check(*quantization, self.sign))?;
         }
         Ok(())
     }

@@ -7,15 +7,16 @@ mod moves;
 use std::collections::HashMap;
 
 use ocellus_int8_kernels::{
-    Add, AveragePool, Conv, ConvSpec, Geometry, Isa, KernelError, Lut, MaxPool, Mul, Operand,
-    Output as ConvOutput, Quantization, Residual, Shape, Sign, TableSum,
+    Add, Addition, AveragePool, Conv, ConvSpec, Geometry, Isa, KernelError, Lut, MaxPool, Mul,
+    Operand, Output as ConvOutput, Quantization, Residual, Shape, Sign, TableSum,
 };
 
+use super::run::MAX_RANKED;
 use super::{Kernel, Output, OutputKind, Place, Plan, Step, Taken};
 use crate::Error;
 use crate::graph::{
-    Convolution, Element, Limits, NO_LIMITS, Node, Op, Quant, Region, SinkKind, Source, TensorId,
-    Weights, Window,
+    Convolution, Element, Limits, NO_LIMITS, Node, Op, Quant, Region, Sink, SinkKind, Source,
+    TensorId, Weights, Window,
 };
 use crate::shapes;
 use layout::{Layout, in_order, logical_strides, relayout, same_bytes};
@@ -91,8 +92,8 @@ pub(super) fn compile(
     let results: Vec<(Buffer, Vec<usize>, OutputKind)> = region
         .sinks
         .iter()
-        .map(|sink| compiler.output(sink.tensor, &sink.kind))
-        .collect();
+        .map(|sink| compiler.output(sink))
+        .collect::<Result<_, _>>()?;
     Ok(compiler.finish(results))
 }
 
@@ -382,10 +383,16 @@ impl Compiler<'_> {
                 ConvOutput::Quantized(self.quantization(quant, c.limits), None),
             ),
             (Element::Byte(quant), Some(r)) => {
+                let conv = self.operand(r.conv, quant);
+                let other = self.operand(self.quant(node.inputs[1])?, quant);
+                let operands = match r.conv_first {
+                    true => [conv, other],
+                    false => [other, conv],
+                };
+                let output = self.quantization(quant, r.limits);
                 let residual = Residual {
-                    conv_ratio: r.conv.scale / quant.scale,
-                    other: self.operand(self.quant(node.inputs[1])?, quant),
-                    output: self.quantization(quant, r.limits),
+                    addition: Addition::new(self.sign, operands, output).map_err(text)?,
+                    conv_first: r.conv_first,
                 };
                 (
                     r.conv.scale,
@@ -477,8 +484,8 @@ impl Compiler<'_> {
             }
             Op::Add(_) => {
                 self.take(node, "addition", 0);
-                let (a, b) = (self.operand(qa, output), self.operand(qb, output));
-                Kernel::Add(Add::new(self.isa, self.sign, a, b, quantization).map_err(text)?)
+                let operands = [qa, qb].map(|quant| self.operand(quant, output));
+                Kernel::Add(Add::new(self.isa, self.sign, operands, quantization).map_err(text)?)
             }
             _ => {
                 self.take(node, "multiplication", 0);
@@ -563,7 +570,9 @@ impl Compiler<'_> {
         Ok(self.channels_last(node, kernel, x, bytes))
     }
 
-    fn output(&self, tensor: TensorId, kind: &SinkKind) -> (Buffer, Vec<usize>, OutputKind) {
+    fn output(&self, sink: &Sink) -> Result<(Buffer, Vec<usize>, OutputKind), Error> {
+        let Sink { name, tensor, kind } = sink;
+        let tensor = *tensor;
         let shape = &self.shapes[tensor];
         let stored = self.stored[tensor].unwrap_or(Stored {
             buffer: Buffer::Step(0),
@@ -600,6 +609,14 @@ impl Compiler<'_> {
             }
             &SinkKind::Largest { last, .. } => {
                 let [_, channels, h, w] = <[usize; 4]>::try_from(&shape[..]).unwrap_or([1; 4]);
+                if channels > MAX_RANKED {
+                    return Err(Error::Malformed {
+                        node: format!("`{name}`"),
+                        problem: format!(
+                            "it chooses among {channels} channels, {MAX_RANKED} at most"
+                        ),
+                    });
+                }
                 let strides = logical_strides(shape, stored.layout);
                 let at = |axis: usize| strides.get(axis).copied().unwrap_or(1);
                 let largest = OutputKind::Largest {
@@ -609,7 +626,7 @@ impl Compiler<'_> {
                     pixels: h * w,
                     strides: [at(1), at(3)],
                 };
-                return (stored.buffer, super::sink_shape(kind, shape), largest);
+                return Ok((stored.buffer, super::sink_shape(kind, shape), largest));
             }
             SinkKind::Region => {
                 let layout = if shape.len() == 4 {
@@ -619,18 +636,15 @@ impl Compiler<'_> {
                 };
                 let copy = relayout(shape, stored.layout, layout);
                 let shape = super::sink_shape(&SinkKind::Region, shape);
-                return (
-                    stored.buffer,
-                    shape,
-                    OutputKind::Bytes {
-                        flip: 0,
-                        signed: false,
-                        copy,
-                    },
-                );
+                let kind = OutputKind::Bytes {
+                    flip: 0,
+                    signed: false,
+                    copy,
+                };
+                return Ok((stored.buffer, shape, kind));
             }
         };
-        (stored.buffer, shape.clone(), kind)
+        Ok((stored.buffer, shape.clone(), kind))
     }
 
     /// Gives each step's output a buffer: the smallest free one that is large enough, else a new one.

@@ -139,15 +139,16 @@ fn filled<T: Datum + Copy + tract_num_traits::Zero>(
     Ok(tensor)
 }
 
-/// Where the greatest byte is: the first of them, or the last.
+/// Bytes of which the greatest can be found: a place and a byte fit 32 bits.
+pub(super) const MAX_RANKED: usize = 1 << 24;
+
+/// Where the greatest byte is: the first of them, or the last. There are at most [`MAX_RANKED`].
 fn largest(bytes: impl Iterator<Item = u8>, last: bool) -> i64 {
-    let (mut at, mut greatest) = (0, 0);
-    for (i, byte) in bytes.enumerate() {
-        if byte > greatest || last && byte == greatest {
-            (at, greatest) = (i, byte);
-        }
-    }
-    at as i64
+    // Byte and place as one number, without a branch; the first of equals is the greatest if places count down.
+    let mask = if last { 0 } else { MAX_RANKED as u32 - 1 };
+    let ranked = bytes.zip(0_u32..);
+    let ranks = ranked.map(|(byte, at)| u32::from(byte) << 24 | (at ^ mask));
+    i64::from(ranks.fold(0, u32::max) & (MAX_RANKED as u32 - 1) ^ mask)
 }
 
 /// The bytes at a place.

@@ -11,7 +11,7 @@ use super::{
     Bytes, Call, Panel, Target, Tile, dispatch_rows,
     split::{Rule, split},
 };
-use crate::Quantization;
+use crate::{Quantization, Residual};
 
 /// Blocks of 4 bytes of k whose products are added in 16 bits.
 const GROUP: usize = 2;
@@ -55,12 +55,20 @@ unsafe impl Tile for Avx2 {
     }
 }
 
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 unsafe fn tile<const ROWS: usize>(call: &Call) {
     // SAFETY: the pointers are good as `Call` says.
     unsafe {
-        let bias = call.bias.cast::<__m256i>();
-        let mut sums = [[_mm256_loadu_si256(bias), _mm256_loadu_si256(bias.add(1))]; ROWS];
+        let bias = |row: usize| {
+            let bias = call.bias_of(row).cast::<__m256i>();
+            [_mm256_loadu_si256(bias), _mm256_loadu_si256(bias.add(1))]
+        };
+        let mut sums = [bias(0); ROWS];
+        if call.bias_stride > 0 {
+            for row in 1..ROWS {
+                sums[row] = bias(row);
+            }
+        }
         let rows: [*const u8; ROWS] = std::array::from_fn(|row| call.a.add(row * call.a_stride));
         let mut weights = call.weights.cast::<__m256i>();
         for offsets in call.offsets.as_chunks::<GROUP>().0 {
@@ -134,8 +142,11 @@ fn widen(mut words: __m256i) -> __m256i {
 
 /// Quantizes and writes the rows of a tile.
 #[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn write<const ROWS: usize>(sums: &[[__m256i; 2]; ROWS], bytes: &Bytes) {
+#[target_feature(enable = "avx2,fma")]
+pub(in super::super) unsafe fn write<const ROWS: usize>(
+    sums: &[[__m256i; 2]; ROWS],
+    bytes: &Bytes,
+) {
     let scale = Scale::new(bytes.quantization);
     // SAFETY: the pointers are good as `Bytes` says; a panel's multipliers are all there, columns of `out` and of the
     // residual are touched only where they are.
@@ -161,10 +172,7 @@ unsafe fn write<const ROWS: usize>(sums: &[[__m256i; 2]; ROWS], bytes: &Bytes) {
             }
             return;
         };
-        let output = Scale::new(residual.output);
-        let conv_ratio = _mm256_set1_ps(residual.conv_ratio);
-        let other_ratio = _mm256_set1_ps(residual.other.ratio);
-        let other_zero = _mm256_set1_epi32(residual.other.zero);
+        let sum = Sum::new(residual);
         for (row, sums) in sums.iter().enumerate() {
             let others = load(other.add(row * bytes.stride), bytes.columns);
             let value = |half: usize| {
@@ -177,9 +185,7 @@ unsafe fn write<const ROWS: usize>(sums: &[[__m256i; 2]; ROWS], bytes: &Bytes) {
                 } else {
                     _mm_unpackhi_epi64(others, others)
                 };
-                let other = _mm256_sub_epi32(_mm256_cvtepu8_epi32(other), other_zero);
-                let other = _mm256_mul_ps(_mm256_cvtepi32_ps(other), other_ratio);
-                output.quantize(_mm256_add_ps(_mm256_mul_ps(conv, conv_ratio), other))
+                sum.quantize(conv, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(other)))
             };
             store(
                 bytes.out.add(row * bytes.stride),
@@ -224,6 +230,49 @@ impl Scale {
     }
 }
 
+/// A [`Residual`] in registers.
+struct Sum {
+    conv_first: bool,
+    conv_zero: __m256,
+    ratios: [__m256; 2],
+    constant: __m256,
+    min: __m256,
+    max: __m256,
+}
+
+impl Sum {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn new(residual: &Residual) -> Self {
+        let addition = &residual.addition;
+        Self {
+            conv_first: residual.conv_first,
+            conv_zero: _mm256_set1_ps(residual.conv_zero()),
+            ratios: [
+                _mm256_set1_ps(addition.ratios[0]),
+                _mm256_set1_ps(addition.ratios[1]),
+            ],
+            constant: _mm256_set1_ps(addition.constant),
+            min: _mm256_set1_ps(addition.min),
+            max: _mm256_set1_ps(addition.max),
+        }
+    }
+
+    /// From the convolution's numbers less their zero point, and the other operand's numbers.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn quantize(&self, centered: __m256, other: __m256) -> __m256i {
+        let conv = _mm256_add_ps(centered, self.conv_zero);
+        let (a, b) = match self.conv_first {
+            true => (conv, other),
+            false => (other, conv),
+        };
+        let sum = _mm256_fmadd_ps(b, self.ratios[1], self.constant);
+        let sum = _mm256_fmadd_ps(a, self.ratios[0], sum);
+        _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(sum, self.min), self.max))
+    }
+}
+
 /// Writes the first `columns` of 16 numbers from 0 to 255.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -247,7 +296,7 @@ unsafe fn store(out: *mut u8, columns: usize, low: __m256i, high: __m256i) {
 /// Reads `columns` bytes, and zeros after them.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn load(from: *const u8, columns: usize) -> __m128i {
+pub(in super::super) unsafe fn load(from: *const u8, columns: usize) -> __m128i {
     // SAFETY: `from` is good for `columns` bytes.
     unsafe {
         if columns == 16 {

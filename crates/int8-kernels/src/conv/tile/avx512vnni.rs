@@ -6,7 +6,7 @@
 use std::arch::{asm, x86_64::*};
 
 use super::{Bytes, Call, Panel, Target, Tile, dispatch_rows};
-use crate::Quantization;
+use crate::{Quantization, Residual};
 
 /// A tile of VECTORS · 16 channels.
 pub(in super::super) struct Avx512Vnni<const VECTORS: usize>;
@@ -85,9 +85,16 @@ macro_rules! accumulate {
 unsafe fn tile<const ROWS: usize, const VECTORS: usize>(call: &Call) {
     // SAFETY: the pointers are good as `Call` says; those to rows beyond the tile's are not read.
     unsafe {
-        let bias: [__m512i; VECTORS] =
-            std::array::from_fn(|vector| _mm512_loadu_si512(call.bias.add(16 * vector).cast()));
-        let mut sums = [bias; ROWS];
+        let bias = |row: usize| -> [__m512i; VECTORS] {
+            let bias = call.bias_of(row);
+            std::array::from_fn(|vector| _mm512_loadu_si512(bias.add(16 * vector).cast()))
+        };
+        let mut sums = [bias(0); ROWS];
+        if call.bias_stride > 0 {
+            for row in 1..ROWS {
+                sums[row] = bias(row);
+            }
+        }
         match VECTORS {
             1 => accumulate!(ROWS, call sums [(0 "zmm24")];
                 (0 "{a0}" "zmm28" (0 "zmm0" "zmm24"))
@@ -165,22 +172,18 @@ unsafe fn write<const ROWS: usize, const VECTORS: usize>(
             }
             return;
         };
-        let output = Scale::new(residual.output);
-        let conv_ratio = _mm512_set1_ps(residual.conv_ratio);
-        let other_ratio = _mm512_set1_ps(residual.other.ratio);
-        let other_zero = _mm512_set1_epi32(residual.other.zero);
+        let sum = Sum::new(residual);
         for (row, sums) in sums.iter().enumerate() {
             let others: [__m512i; VECTORS] = load(other.add(row * bytes.stride), bytes.columns);
             let numbers: [_; VECTORS] = std::array::from_fn(|vector| {
-                let other = _mm512_cvtepi32_ps(_mm512_sub_epi32(others[vector], other_zero));
-                let conv = _mm512_mul_ps(scale.centered(value(sums, vector)), conv_ratio);
-                output.quantize(_mm512_add_ps(conv, _mm512_mul_ps(other, other_ratio)))
+                let conv = scale.centered(value(sums, vector));
+                sum.quantize(conv, _mm512_cvtepi32_ps(others[vector]))
             });
             store(
                 bytes.out.add(row * bytes.stride),
                 bytes.columns,
                 numbers,
-                output.zero,
+                _mm512_setzero_si512(),
             );
         }
     }
@@ -201,10 +204,7 @@ unsafe fn store<const VECTORS: usize>(
             .copied()
             .unwrap_or(_mm512_setzero_si512())
     };
-    let words =
-        |vector: usize| _mm512_add_epi16(_mm512_packs_epi32(of(vector), of(vector + 1)), zero);
-    // Four channels of each vector after the other; then put in order.
-    let mixed = _mm512_packus_epi16(words(0), words(2));
+    let mixed = narrow([of(0), of(1), of(2), of(3)], zero);
     let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     let bytes = _mm512_permutexvar_epi32(order, mixed);
     // SAFETY: `out` is good for `columns` bytes.
@@ -216,6 +216,14 @@ unsafe fn store<const VECTORS: usize>(
             _ => _mm512_mask_storeu_epi8(out.cast(), u64::MAX >> (64 - columns), bytes),
         }
     }
+}
+
+/// The numbers, after adding `zero`, as bytes: four of each vector after the other, in each quarter.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(in super::super) fn narrow([a, b, c, d]: [__m512i; 4], zero: __m512i) -> __m512i {
+    let words = |low, high| _mm512_add_epi16(_mm512_packs_epi32(low, high), zero);
+    _mm512_packus_epi16(words(a, b), words(c, d))
 }
 
 /// Reads `columns` bytes, and zeros after them, into lanes of 32 bits.
@@ -238,9 +246,9 @@ unsafe fn load<const VECTORS: usize>(from: *const u8, columns: usize) -> [__m512
 }
 
 /// A [`Quantization`] in registers.
-struct Scale {
+pub(in super::super) struct Scale {
     /// In lanes of 16 bits.
-    zero: __m512i,
+    pub zero: __m512i,
     min: __m512,
     max: __m512,
 }
@@ -248,7 +256,7 @@ struct Scale {
 impl Scale {
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn new(quantization: Quantization) -> Self {
+    pub(in super::super) fn new(quantization: Quantization) -> Self {
         Self {
             zero: _mm512_set1_epi16(quantization.zero as i16),
             min: _mm512_set1_ps((quantization.min - quantization.zero) as f32),
@@ -272,7 +280,50 @@ impl Scale {
     /// The same as integers: `zero` is still to be added.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn quantize(&self, value: __m512) -> __m512i {
+    pub(in super::super) fn quantize(&self, value: __m512) -> __m512i {
         _mm512_cvtps_epi32(self.held(value))
+    }
+}
+
+/// A [`Residual`] in registers.
+struct Sum {
+    conv_first: bool,
+    conv_zero: __m512,
+    ratios: [__m512; 2],
+    constant: __m512,
+    min: __m512,
+    max: __m512,
+}
+
+impl Sum {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(residual: &Residual) -> Self {
+        let addition = &residual.addition;
+        Self {
+            conv_first: residual.conv_first,
+            conv_zero: _mm512_set1_ps(residual.conv_zero()),
+            ratios: [
+                _mm512_set1_ps(addition.ratios[0]),
+                _mm512_set1_ps(addition.ratios[1]),
+            ],
+            constant: _mm512_set1_ps(addition.constant),
+            min: _mm512_set1_ps(addition.min),
+            max: _mm512_set1_ps(addition.max),
+        }
+    }
+
+    /// From the convolution's numbers less their zero point, and the other operand's numbers.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn quantize(&self, centered: __m512, other: __m512) -> __m512i {
+        let conv = _mm512_add_ps(centered, self.conv_zero);
+        let (a, b) = match self.conv_first {
+            true => (conv, other),
+            false => (other, conv),
+        };
+        let sum = _mm512_fmadd_ps(b, self.ratios[1], self.constant);
+        let sum = _mm512_fmadd_ps(a, self.ratios[0], sum);
+        _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(sum, self.min), self.max))
     }
 }

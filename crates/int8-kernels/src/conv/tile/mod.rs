@@ -23,7 +23,7 @@ use super::{Quantization, Residual};
 /// # Safety
 ///
 /// `run` reads and writes just what [`Call`] says, and computes for every row r < `rows` and column c
-/// `bias[c] + Σ a[r][k] · w[c][k]`, wrapping, from a panel that `pack` of the same type made.
+/// `bias[r][c] + Σ a[r][k] · w[c][k]`, wrapping, from a panel that `pack` of the same type made.
 pub(super) unsafe trait Tile {
     /// Rows (pixels) at most.
     const ROWS: usize;
@@ -83,9 +83,22 @@ pub(super) struct Call<'a> {
     /// The panel, at an address that is a multiple of 64.
     pub weights: *const i8,
     pub offsets: &'a [u32],
-    /// [`Tile::COLUMNS`] of them.
+    /// [`Tile::COLUMNS`] of them for the first row.
     pub bias: *const i32,
+    /// From one row's to the next row's; 0 where all rows have the same.
+    pub bias_stride: usize,
     pub target: Target<'a>,
+}
+
+impl Call<'_> {
+    /// # Safety
+    ///
+    /// The tile has that row.
+    #[inline(always)]
+    unsafe fn bias_of(&self, row: usize) -> *const i32 {
+        // SAFETY: as the caller says.
+        unsafe { self.bias.add(row * self.bias_stride) }
+    }
 }
 
 /// What a tile writes.

@@ -80,8 +80,8 @@ unsafe fn tile<const ROWS: usize>(call: &Call) {
             offsets = rest;
             let four = four_columns::<ROWS>(call, weights, these);
             weights = weights.add(groups as usize * GROUP * 4 * K);
-            let bias = vld1q_s32(call.bias.add(4 * columns));
             for row in 0..ROWS {
+                let bias = vld1q_s32(call.bias_of(row).add(4 * columns));
                 sums[row][columns] = vaddq_s32(four[row], bias);
             }
         }

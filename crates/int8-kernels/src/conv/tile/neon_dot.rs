@@ -95,9 +95,16 @@ macro_rules! accumulate_rows {
 unsafe fn tile<const ROWS: usize>(call: &Call) {
     // SAFETY: the pointers are good as `Call` says.
     unsafe {
-        let bias: [int32x4_t; 4] =
-            std::array::from_fn(|column| vld1q_s32(call.bias.add(4 * column)));
-        let mut sums = [bias; ROWS];
+        let bias = |row: usize| -> [int32x4_t; 4] {
+            let bias = call.bias_of(row);
+            std::array::from_fn(|column| vld1q_s32(bias.add(4 * column)))
+        };
+        let mut sums = [bias(0); ROWS];
+        if call.bias_stride > 0 {
+            for row in 1..ROWS {
+                sums[row] = bias(row);
+            }
+        }
         let rows: [*const u8; ROWS] = std::array::from_fn(|row| call.a.add(row * call.a_stride));
         let weights = call.weights;
         let steps = call.depth / NeonDot::BLOCK;

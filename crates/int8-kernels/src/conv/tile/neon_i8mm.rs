@@ -121,11 +121,20 @@ unsafe fn tile<const PAIRS: usize>(call: &Call) {
         };
         let rows: [[*const i8; 2]; PAIRS] =
             std::array::from_fn(|pair| [row(2 * pair), row(2 * pair + 1)]);
-        let bias: [int32x4_t; 8] = std::array::from_fn(|columns| {
-            let two = vld1_s32(call.bias.add(2 * columns));
-            vcombine_s32(two, two)
-        });
-        let mut sums = [bias; PAIRS];
+        let bias = |pair: usize| -> [int32x4_t; 8] {
+            let [top, bottom] =
+                [2 * pair, 2 * pair + 1].map(|row| call.bias_of(row.min(call.rows - 1)));
+            std::array::from_fn(|columns| {
+                let two = |bias: *const i32| vld1_s32(bias.add(2 * columns));
+                vcombine_s32(two(top), two(bottom))
+            })
+        };
+        let mut sums = [bias(0); PAIRS];
+        if call.bias_stride > 0 {
+            for pair in 1..PAIRS {
+                sums[pair] = bias(pair);
+            }
+        }
         let weights = call.weights;
         let steps = call.depth / NeonI8mm::BLOCK;
         accumulate_pairs!(PAIRS, steps weights rows sums);

@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 
 use super::Bytes;
-use crate::Quantization;
+use crate::{Quantization, Residual};
 
 /// The sums themselves.
 ///
@@ -47,27 +47,18 @@ pub(in super::super) unsafe fn rows<const ROWS: usize>(
             }
             return;
         };
-        let output = Scale::new(residual.output);
-        let other_zero = vdupq_n_s16(residual.other.zero as i16);
+        let sum = Sum::new(residual);
         for (row, sums) in sums.iter().enumerate() {
             let others = load(other.add(row * bytes.stride), bytes.columns);
-            let low = vsubq_s16(vmovl_s8(vget_low_s8(others)), other_zero);
-            let high = vsubq_s16(vmovl_high_s8(others), other_zero);
-            let others = [
-                vmovl_s16(vget_low_s16(low)),
-                vmovl_high_s16(low),
-                vmovl_s16(vget_low_s16(high)),
-                vmovl_high_s16(high),
-            ];
+            let others = numbers(others);
             let values = std::array::from_fn(|i| {
                 let conv = scale.centered(vmulq_f32(vcvtq_f32_s32(sums[i]), multipliers[i]));
-                let other = vmulq_n_f32(vcvtq_f32_s32(others[i]), residual.other.ratio);
-                vaddq_f32(vmulq_n_f32(conv, residual.conv_ratio), other)
+                sum.value(conv, others[i])
             });
             store(
                 bytes.out.add(row * bytes.stride),
                 bytes.columns,
-                output.quantize(values),
+                sum.quantize(values),
             );
         }
     }
@@ -110,14 +101,93 @@ impl Scale {
     #[inline]
     #[target_feature(enable = "neon")]
     fn quantize(&self, values: [float32x4_t; 4]) -> int8x16_t {
-        let words = |low, high| {
-            let words = vqmovn_high_s32(vqmovn_s32(vcvtnq_s32_f32(low)), vcvtnq_s32_f32(high));
-            vqaddq_s16(words, self.zero)
-        };
+        let words = |low, high| vqaddq_s16(words(low, high), self.zero);
         let [a, b, c, d] = values;
         let bytes = vqmovn_high_s16(vqmovn_s16(words(a, b)), words(c, d));
         vminq_s8(vmaxq_s8(bytes, self.min), self.max)
     }
+}
+
+/// A [`Residual`] in registers.
+struct Sum {
+    conv_first: bool,
+    conv_zero: float32x4_t,
+    ratios: [float32x4_t; 2],
+    constant: float32x4_t,
+    min: uint8x16_t,
+    max: uint8x16_t,
+}
+
+impl Sum {
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn new(residual: &Residual) -> Self {
+        let addition = &residual.addition;
+        Self {
+            conv_first: residual.conv_first,
+            conv_zero: vdupq_n_f32(residual.conv_zero()),
+            ratios: [
+                vdupq_n_f32(addition.ratios[0]),
+                vdupq_n_f32(addition.ratios[1]),
+            ],
+            constant: vdupq_n_f32(addition.constant),
+            min: vdupq_n_u8(addition.min as u8),
+            max: vdupq_n_u8(addition.max as u8),
+        }
+    }
+
+    /// From the convolution's numbers less their zero point, and the other operand's numbers.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn value(&self, centered: float32x4_t, other: float32x4_t) -> float32x4_t {
+        let conv = vaddq_f32(centered, self.conv_zero);
+        let (a, b) = match self.conv_first {
+            true => (conv, other),
+            false => (other, conv),
+        };
+        vfmaq_f32(
+            vfmaq_f32(self.constant, b, self.ratios[1]),
+            a,
+            self.ratios[0],
+        )
+    }
+
+    /// Rounds half to even and holds to the limits; each step saturates.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn quantize(&self, values: [float32x4_t; 4]) -> int8x16_t {
+        let [a, b, c, d] = values;
+        let bytes = vqmovun_high_s16(vqmovun_s16(words(a, b)), words(c, d));
+        from_numbers(vminq_u8(vmaxq_u8(bytes, self.min), self.max))
+    }
+}
+
+/// Rounded half to even.
+#[inline]
+#[target_feature(enable = "neon")]
+fn words(low: float32x4_t, high: float32x4_t) -> int16x8_t {
+    vqmovn_high_s32(vqmovn_s32(vcvtnq_s32_f32(low)), vcvtnq_s32_f32(high))
+}
+
+/// Bytes of s8, counted from -128.
+#[inline]
+#[target_feature(enable = "neon")]
+fn numbers(bytes: int8x16_t) -> [float32x4_t; 4] {
+    let bytes = veorq_u8(vreinterpretq_u8_s8(bytes), vdupq_n_u8(0x80));
+    let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes));
+    [
+        vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))),
+        vcvtq_f32_u32(vmovl_high_u16(low)),
+        vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))),
+        vcvtq_f32_u32(vmovl_high_u16(high)),
+    ]
+}
+
+/// And back.
+#[inline]
+#[target_feature(enable = "neon")]
+fn from_numbers(numbers: uint8x16_t) -> int8x16_t {
+    vreinterpretq_s8_u8(veorq_u8(numbers, vdupq_n_u8(0x80)))
 }
 
 /// Writes the first `columns` of 16 numbers.
