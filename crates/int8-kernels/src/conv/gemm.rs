@@ -3,7 +3,7 @@
 //! Rows are taken in blocks that stay in the cache; a 1×1 window over whole pixels is the input itself, every other
 //! window is laid out in the scratch first ([`Columns`]). Then each panel of weights meets all rows of the block.
 
-use std::{ops::Range, slice};
+use std::{mem::MaybeUninit, ops::Range, slice};
 
 use super::{
     ConvSpec, Output,
@@ -230,60 +230,57 @@ impl Gemm {
         let column = panel * T::COLUMNS;
         let place = row * channels + at.channel;
         let bias = &self.bias[column..column + T::COLUMNS];
-        let run = |bias: *const i32, bias_stride| {
-            let call = |target| Call {
-                a: a.as_ptr(),
-                a_stride: stride,
-                rows,
-                depth: self.padded_depth,
-                weights: self.weights[at.line..].as_ptr().cast(),
-                offsets: &self.offsets[at.offsets.clone()],
-                bias,
-                bias_stride,
-                target,
-            };
-            let multipliers = &self.multipliers[column..column + T::COLUMNS];
-            // SAFETY: the place is in the output, whose pixels hold all channels; the residual has as many bytes; a tile
-            // reads and writes only what the call says.
-            unsafe {
-                match (&self.output, out) {
-                    (Output::Quantized(quantization, residual), Out::Bytes(out, other)) => {
-                        T::run(&call(Target::Bytes(Bytes {
-                            out: out.add(place),
-                            stride: channels,
-                            columns: at.columns,
-                            multipliers: multipliers.as_ptr(),
-                            quantization: *quantization,
-                            residual: residual
-                                .as_ref()
-                                .map(|residual| (other.add(place), residual)),
-                        })));
-                    }
-                    (_, Out::Floats(out)) => {
-                        let mut sums = [0; MAX_SUMS];
-                        T::run(&call(Target::Sums(sums.as_mut_ptr())));
-                        for (r, sums) in sums.chunks_exact(T::COLUMNS).take(rows).enumerate() {
-                            let out = slice::from_raw_parts_mut(
-                                out.add(place + r * channels),
-                                at.columns,
-                            );
-                            for ((out, &sum), m) in out.iter_mut().zip(sums).zip(multipliers) {
-                                *out = sum as f32 * m;
-                            }
-                        }
-                    }
-                    (Output::Float, Out::Bytes(..)) => unreachable!("checked by Conv::run"),
-                }
+        // Not cleared for each tile.
+        let mut own = [const { MaybeUninit::uninit() }; MAX_SUMS];
+        let (bias, bias_stride) = match self.weight_zeros.get(column..column + T::COLUMNS) {
+            None => (bias.as_ptr(), 0),
+            Some(zeros) => {
+                let own = &mut own[..rows * T::COLUMNS];
+                self.isa
+                    .vectorize(|| self.correct(a, stride, zeros, bias, own));
+                (own.as_ptr().cast(), T::COLUMNS)
             }
         };
-        match self.weight_zeros.get(column..column + T::COLUMNS) {
-            None => run(bias.as_ptr(), 0),
-            Some(zeros) => {
-                let mut own = [0; MAX_SUMS];
-                let corrected = &mut own[..rows * T::COLUMNS];
-                self.isa
-                    .vectorize(|| self.correct(a, stride, zeros, bias, corrected));
-                run(own.as_ptr(), T::COLUMNS);
+        let call = |target| Call {
+            a: a.as_ptr(),
+            a_stride: stride,
+            rows,
+            depth: self.padded_depth,
+            weights: self.weights[at.line..].as_ptr().cast(),
+            offsets: &self.offsets[at.offsets.clone()],
+            bias,
+            bias_stride,
+            target,
+        };
+        let multipliers = &self.multipliers[column..column + T::COLUMNS];
+        // SAFETY: the place is in the output, whose pixels hold all channels; the residual has as many bytes; a tile
+        // reads and writes only what the call says.
+        unsafe {
+            match (&self.output, out) {
+                (Output::Quantized(quantization, residual), Out::Bytes(out, other)) => {
+                    T::run(&call(Target::Bytes(Bytes {
+                        out: out.add(place),
+                        stride: channels,
+                        columns: at.columns,
+                        multipliers: multipliers.as_ptr(),
+                        quantization: *quantization,
+                        residual: residual
+                            .as_ref()
+                            .map(|residual| (other.add(place), residual)),
+                    })));
+                }
+                (_, Out::Floats(out)) => {
+                    let mut sums = [0; MAX_SUMS];
+                    T::run(&call(Target::Sums(sums.as_mut_ptr())));
+                    for (r, sums) in sums.chunks_exact(T::COLUMNS).take(rows).enumerate() {
+                        let out =
+                            slice::from_raw_parts_mut(out.add(place + r * channels), at.columns);
+                        for ((out, &sum), m) in out.iter_mut().zip(sums).zip(multipliers) {
+                            *out = sum as f32 * m;
+                        }
+                    }
+                }
+                (Output::Float, Out::Bytes(..)) => unreachable!("checked by Conv::run"),
             }
         }
     }
@@ -291,7 +288,14 @@ impl Gemm {
     /// Fills in the bias of each row and column, corrected for the weights' zero points: `Σ x·(w - zero) = Σ x·w - zero·Σ x`. Inlined
     /// where the instruction set is known.
     #[inline(always)]
-    fn correct(&self, a: &[u8], stride: usize, zeros: &[i32], bias: &[i32], own: &mut [i32]) {
+    fn correct(
+        &self,
+        a: &[u8],
+        stride: usize,
+        zeros: &[i32],
+        bias: &[i32],
+        own: &mut [MaybeUninit<i32>],
+    ) {
         let mask = self.sign.order_mask();
         for (row, own) in own.chunks_exact_mut(zeros.len()).enumerate() {
             let bytes = a[row * stride..][..self.depth].iter();
@@ -301,7 +305,7 @@ impl Gemm {
             });
             let total = total.wrapping_add(self.sign.min().wrapping_mul(self.depth as i32));
             for ((own, bias), zero) in own.iter_mut().zip(bias).zip(zeros) {
-                *own = bias.wrapping_sub(zero.wrapping_mul(total));
+                own.write(bias.wrapping_sub(zero.wrapping_mul(total)));
             }
         }
     }

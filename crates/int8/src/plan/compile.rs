@@ -1,8 +1,10 @@
 //! A fused region → steps and buffers.
 
+mod buffers;
 mod floats;
 mod layout;
 mod moves;
+mod outputs;
 
 use std::collections::HashMap;
 
@@ -11,12 +13,11 @@ use ocellus_int8_kernels::{
     Operand, Output as ConvOutput, Quantization, Residual, Shape, Sign, TableSum,
 };
 
-use super::run::MAX_RANKED;
-use super::{Kernel, Output, OutputKind, Place, Plan, Step, Taken};
+use super::{Kernel, OutputKind, Plan, Taken};
 use crate::Error;
 use crate::graph::{
-    Convolution, Element, Limits, NO_LIMITS, Node, Op, Quant, Region, Sink, SinkKind, Source,
-    TensorId, Weights, Window,
+    Convolution, Element, Limits, NO_LIMITS, Node, Op, Quant, Region, Source, TensorId, Weights,
+    Window,
 };
 use crate::shapes;
 use layout::{Layout, in_order, logical_strides, relayout, same_bytes};
@@ -568,168 +569,6 @@ impl Compiler<'_> {
             channels: geometry.output.c,
         };
         Ok(self.channels_last(node, kernel, x, bytes))
-    }
-
-    fn output(&self, sink: &Sink) -> Result<(Buffer, Vec<usize>, OutputKind), Error> {
-        let Sink { name, tensor, kind } = sink;
-        let tensor = *tensor;
-        let shape = &self.shapes[tensor];
-        let stored = self.stored[tensor].unwrap_or(Stored {
-            buffer: Buffer::Step(0),
-            layout: Layout::Plain,
-        });
-        let flip = self.flip();
-        let copy = relayout(shape, stored.layout, Layout::Plain);
-        let kind = match kind {
-            SinkKind::Float(Some(table)) => {
-                let table = std::array::from_fn(|b| table[b ^ usize::from(flip)]);
-                OutputKind::Table {
-                    table: std::sync::Arc::new(table),
-                    copy,
-                }
-            }
-            SinkKind::Float(None) => {
-                let step = match stored.buffer {
-                    Buffer::Step(step) => step,
-                    Buffer::Input(_) => 0,
-                };
-                OutputKind::Floats { step, copy }
-            }
-            SinkKind::Bytes { signed } => {
-                let flip = if *signed == (self.sign == Sign::S8) {
-                    0
-                } else {
-                    0x80
-                };
-                OutputKind::Bytes {
-                    flip,
-                    signed: *signed,
-                    copy,
-                }
-            }
-            &SinkKind::Largest { last, .. } => {
-                let [_, channels, h, w] = <[usize; 4]>::try_from(&shape[..]).unwrap_or([1; 4]);
-                if channels > MAX_RANKED {
-                    return Err(Error::Malformed {
-                        node: format!("`{name}`"),
-                        problem: format!(
-                            "it chooses among {channels} channels, {MAX_RANKED} at most"
-                        ),
-                    });
-                }
-                let strides = logical_strides(shape, stored.layout);
-                let at = |axis: usize| strides.get(axis).copied().unwrap_or(1);
-                let largest = OutputKind::Largest {
-                    flip,
-                    last,
-                    channels,
-                    pixels: h * w,
-                    strides: [at(1), at(3)],
-                };
-                return Ok((stored.buffer, super::sink_shape(kind, shape), largest));
-            }
-            SinkKind::Region => {
-                let layout = if shape.len() == 4 {
-                    Layout::ChannelsLast
-                } else {
-                    Layout::Plain
-                };
-                let copy = relayout(shape, stored.layout, layout);
-                let shape = super::sink_shape(&SinkKind::Region, shape);
-                let kind = OutputKind::Bytes {
-                    flip: 0,
-                    signed: false,
-                    copy,
-                };
-                return Ok((stored.buffer, shape, kind));
-            }
-        };
-        Ok((stored.buffer, shape.clone(), kind))
-    }
-
-    /// Gives each step's output a buffer: the smallest free one that is large enough, else a new one.
-    fn finish(self, results: Vec<(Buffer, Vec<usize>, OutputKind)>) -> Plan {
-        let mut last_read = vec![0; self.steps.len()];
-        for (i, step) in self.steps.iter().enumerate() {
-            for input in &step.inputs {
-                if let Buffer::Step(s) = input {
-                    last_read[*s] = i;
-                }
-            }
-        }
-        for (buffer, ..) in &results {
-            if let Buffer::Step(s) = buffer {
-                last_read[*s] = usize::MAX;
-            }
-        }
-        let mut slots: Vec<usize> = Vec::new();
-        let mut free: Vec<usize> = Vec::new();
-        let mut slot_of = vec![0; self.steps.len()];
-        let bytes_of: Vec<usize> = self.steps.iter().map(|s| s.bytes).collect();
-        let mut steps: Vec<Step> = Vec::with_capacity(self.steps.len());
-        for (i, draft) in self.steps.into_iter().enumerate() {
-            let fits = free
-                .iter()
-                .enumerate()
-                .filter(|(_, s)| slots[**s] >= draft.bytes);
-            let best = fits.min_by_key(|(_, s)| slots[**s]).map(|(at, _)| at);
-            let largest = free
-                .iter()
-                .enumerate()
-                .max_by_key(|(_, s)| slots[**s])
-                .map(|(at, _)| at);
-            slot_of[i] = match best.or(largest) {
-                Some(at) => free.swap_remove(at),
-                None => {
-                    slots.push(0);
-                    slots.len() - 1
-                }
-            };
-            slots[slot_of[i]] = slots[slot_of[i]].max(draft.bytes);
-            let place = |b: &Buffer| match b {
-                Buffer::Step(s) => Place::Slot {
-                    slot: slot_of[*s],
-                    bytes: bytes_of[*s],
-                },
-                Buffer::Input(at) => Place::Input(*at),
-            };
-            let inputs: Vec<Place> = draft.inputs.iter().map(place).collect();
-            let mut done: Vec<usize> = (0..=i)
-                .filter(|s| last_read[*s] == i && draft.inputs.contains(&Buffer::Step(*s)))
-                .collect();
-            done.dedup();
-            free.extend(done.into_iter().map(|s| slot_of[s]));
-            steps.push(Step {
-                node: draft.node,
-                kernel: draft.kernel,
-                inputs,
-                output: slot_of[i],
-                output_bytes: draft.bytes,
-            });
-        }
-        let results = results
-            .into_iter()
-            .map(|(buffer, shape, kind)| {
-                let place = match buffer {
-                    Buffer::Step(s) => Place::Slot {
-                        slot: slot_of[s],
-                        bytes: bytes_of[s],
-                    },
-                    Buffer::Input(at) => Place::Input(at),
-                };
-                Output { place, shape, kind }
-            })
-            .collect();
-        Plan {
-            isa: self.isa,
-            steps,
-            results,
-            slots,
-            scratch_bytes: self.scratch_bytes,
-            sums: self.sums,
-            floats: self.floats,
-            taken: self.taken,
-        }
     }
 }
 

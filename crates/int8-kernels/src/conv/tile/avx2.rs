@@ -65,8 +65,8 @@ unsafe fn tile<const ROWS: usize>(call: &Call) {
         };
         let mut sums = [bias(0); ROWS];
         if call.bias_stride > 0 {
-            for row in 1..ROWS {
-                sums[row] = bias(row);
+            for (row, sums) in sums.iter_mut().enumerate().skip(1) {
+                *sums = bias(row);
             }
         }
         let rows: [*const u8; ROWS] = std::array::from_fn(|row| call.a.add(row * call.a_stride));

@@ -91,8 +91,8 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize>(call: &Call) {
         };
         let mut sums = [bias(0); ROWS];
         if call.bias_stride > 0 {
-            for row in 1..ROWS {
-                sums[row] = bias(row);
+            for (row, sums) in sums.iter_mut().enumerate().skip(1) {
+                *sums = bias(row);
             }
         }
         match VECTORS {

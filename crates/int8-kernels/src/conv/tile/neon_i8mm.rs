@@ -131,8 +131,8 @@ unsafe fn tile<const PAIRS: usize>(call: &Call) {
         };
         let mut sums = [bias(0); PAIRS];
         if call.bias_stride > 0 {
-            for pair in 1..PAIRS {
-                sums[pair] = bias(pair);
+            for (pair, sums) in sums.iter_mut().enumerate().skip(1) {
+                *sums = bias(pair);
             }
         }
         let weights = call.weights;

@@ -35,22 +35,47 @@ pub(in super::super) unsafe fn rows<const ROWS: usize>(
     unsafe {
         let multipliers: [float32x4_t; 4] =
             std::array::from_fn(|column| vld1q_f32(bytes.multipliers.add(4 * column)));
-        let Some((other, residual)) = bytes.residual else {
-            for (row, sums) in sums.iter().enumerate() {
-                let values =
-                    std::array::from_fn(|i| vmulq_f32(vcvtq_f32_s32(sums[i]), multipliers[i]));
-                store(
-                    bytes.out.add(row * bytes.stride),
-                    bytes.columns,
-                    scale.quantize(values),
-                );
+        match bytes.residual {
+            None => {
+                for (row, sums) in sums.iter().enumerate() {
+                    let values =
+                        std::array::from_fn(|i| vmulq_f32(vcvtq_f32_s32(sums[i]), multipliers[i]));
+                    let values = scale.quantize(values);
+                    store(bytes.out.add(row * bytes.stride), bytes.columns, values);
+                }
             }
-            return;
-        };
-        let sum = Sum::new(residual);
-        for (row, sums) in sums.iter().enumerate() {
-            let others = load(other.add(row * bytes.stride), bytes.columns);
-            let others = numbers(others);
+            // Chosen here and not for each number, which would take a tenth of the instructions of a tile's end.
+            Some((other, residual)) if residual.conv_first => {
+                added::<ROWS, true>(sums, bytes, multipliers, other, residual);
+            }
+            Some((other, residual)) => {
+                added::<ROWS, false>(sums, bytes, multipliers, other, residual);
+            }
+        }
+    }
+}
+
+/// [`rows`] with the addition that follows.
+///
+/// # Safety
+///
+/// The pointers of `bytes` are good as [`Bytes`] says; `other` and `residual` are its residual, whose `conv_first` is
+/// CONV_FIRST.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn added<const ROWS: usize, const CONV_FIRST: bool>(
+    sums: &[[int32x4_t; 4]; ROWS],
+    bytes: &Bytes,
+    multipliers: [float32x4_t; 4],
+    other: *const u8,
+    residual: &Residual,
+) {
+    let scale = Scale::new(bytes.quantization);
+    let sum = Sum::<CONV_FIRST>::new(residual);
+    for (row, sums) in sums.iter().enumerate() {
+        // SAFETY: columns of `out` and of the residual are touched only where they are.
+        unsafe {
+            let others = numbers(load(other.add(row * bytes.stride), bytes.columns));
             let values = std::array::from_fn(|i| {
                 let conv = scale.centered(vmulq_f32(vcvtq_f32_s32(sums[i]), multipliers[i]));
                 sum.value(conv, others[i])
@@ -109,8 +134,7 @@ impl Scale {
 }
 
 /// A [`Residual`] in registers.
-struct Sum {
-    conv_first: bool,
+struct Sum<const CONV_FIRST: bool> {
     conv_zero: float32x4_t,
     ratios: [float32x4_t; 2],
     constant: float32x4_t,
@@ -118,13 +142,12 @@ struct Sum {
     max: uint8x16_t,
 }
 
-impl Sum {
+impl<const CONV_FIRST: bool> Sum<CONV_FIRST> {
     #[inline]
     #[target_feature(enable = "neon")]
     fn new(residual: &Residual) -> Self {
         let addition = &residual.addition;
         Self {
-            conv_first: residual.conv_first,
             conv_zero: vdupq_n_f32(residual.conv_zero()),
             ratios: [
                 vdupq_n_f32(addition.ratios[0]),
@@ -141,7 +164,7 @@ impl Sum {
     #[target_feature(enable = "neon")]
     fn value(&self, centered: float32x4_t, other: float32x4_t) -> float32x4_t {
         let conv = vaddq_f32(centered, self.conv_zero);
-        let (a, b) = match self.conv_first {
+        let (a, b) = match CONV_FIRST {
             true => (conv, other),
             false => (other, conv),
         };
