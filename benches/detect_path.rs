@@ -26,7 +26,7 @@ fn main() {
     };
     let model = Model::load(model.as_ref(), &options).expect("a detector");
     let mut settings = TaskSettings::default();
-    settings.detect.threshold = 0.25;
+    settings.detect.threshold = Some(0.25);
     let mut task = task::build(TaskKind::Detect, model.info(), &settings).expect("a detector");
     let spec = model.info().input.clone();
     let mut input = InputTensor::for_spec(&spec);

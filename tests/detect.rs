@@ -59,6 +59,7 @@ fn reference(
 ) -> Vec<Vec<[f64; 6]>> {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
+    let limits = s.limits(None);
     let tensors = match model.to_string_lossy().contains('@') {
         true => &looked.stills.outputs,
         false => &looked.stills.tensors,
@@ -75,9 +76,9 @@ fn reference(
         .arg(family)
         .args([at("tensors"), at("frames"), at("out")])
         .args([
-            s.threshold.to_string(),
-            s.iou.to_string(),
-            s.max.to_string(),
+            limits.threshold.to_string(),
+            limits.iou.to_string(),
+            limits.max.to_string(),
         ])
         .status()
         .unwrap();
@@ -125,7 +126,7 @@ fn real_detectors_find_what_the_reference_finds() {
     ] {
         let model = data.join("models").join(file);
         let settings = DetectSettings {
-            threshold,
+            threshold: Some(threshold),
             ..DetectSettings::default()
         };
         // Recognized by its outputs.
@@ -201,6 +202,88 @@ fn every_family_is_decoded_as_published() {
     std::fs::write(bundle.join("model.toml"), wrong).unwrap();
     let e = Model::load(&bundle, &LoadOptions::default()).unwrap_err();
     assert!(e.to_string().contains("`haed16` is no tensor"), "{e}");
+}
+
+/// SSD-ResNet-34 with its suppression in the graph, node by node as the ONNX Model Zoo's `ssd-12`, random weights: what onnxruntime finds
+/// with the whole graph, limited as that graph says. At 400×400 as wide as it is; at 1200×1200 with an eighth of its channels.
+#[test]
+fn ssd_with_a_suppression_in_its_graph_finds_what_onnxruntime_finds() {
+    let (Some(data), Some(python)) = (test_data(), python()) else {
+        return skip(NEEDS);
+    };
+    let photographs = photographs(&data);
+    let usual = DetectSettings::default();
+    let all = DetectSettings {
+        threshold: Some(0.0),
+        iou: Some(1.0),
+        max: Some(1000),
+        ..DetectSettings::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    for (side, width, n, files) in [
+        (1200, 8, 1, &["ssd", "ssd-int8"][..]),
+        (400, 64, 3, &["ssd", "ssd-int8", "ssd-qdq"]),
+    ] {
+        let pictures = &photographs[..n];
+        let made = Command::new(&python)
+            .arg(script("ssd_resnet34.py"))
+            .args([dir.path(), &pictures[0]])
+            .args([side.to_string(), width.to_string()])
+            .args(files)
+            .status();
+        assert!(made.unwrap().success());
+        for file in files {
+            let path = dir.path().join(file).with_extension("onnx");
+            // Recognized, and limited as the graph has it where nothing is said.
+            let looked = look(&path, None, &usual, pictures);
+            let theirs = reference(&python, &path, "ssd_whole", &looked, &all);
+            let name = format!("{file}, {side}x{side}");
+            let (boxes, iou, score) = compare(&name, &looked.found, &theirs);
+            assert_eq!(boxes, n * 200, "{name}");
+            assert!(iou >= 0.99 && score <= 1e-3, "{name}: {iou} {score}");
+
+            let model = Model::load(&path, &LoadOptions::default()).unwrap();
+            let info = model.info();
+            let detector = info.detector.as_ref().unwrap();
+            assert_eq!((detector.family, detector.classes), (Family::Ssd, 80));
+            let limits = detector.own_limits.unwrap();
+            assert_eq!((limits.threshold, limits.iou, limits.max), (0.05, 0.5, 200));
+            let told = info.notes.iter().any(|n| n.contains("is left out"));
+            assert!(told, "{:?}", info.notes);
+            let share = model.placement().integer_share();
+            let on_integers = if *file == "ssd" { 0.0 } else { 1.0 };
+            assert!((share - on_integers).abs() < 1e-3, "{name}: {share}");
+        }
+    }
+
+    let path = dir.path().join("ssd.onnx");
+    let picture = &photographs[..1];
+    let found = &look(&path, None, &usual, picture).found[0];
+    // What is said holds, the rest is the graph's.
+    let few = DetectSettings {
+        threshold: Some(0.5),
+        max: Some(20),
+        ..DetectSettings::default()
+    };
+    let sure = found.iter().filter(|d| d.score >= 0.5);
+    let sure: Vec<_> = sure.take(20).cloned().collect();
+    assert_eq!(look(&path, None, &few, picture).found[0], sure);
+    // What is read may be named as well, and is not taken for raw heads then.
+    let model = Model::load(&path, &LoadOptions::default()).unwrap();
+    let names: Vec<_> = model.info().outputs.iter().map(|o| &o.name).collect();
+    let bundle = dir.path().join("bundle");
+    std::fs::create_dir(&bundle).unwrap();
+    std::fs::copy(&path, bundle.join("model.onnx")).unwrap();
+    let manifest = format!("tasks = ['detect']\n[detect]\noutputs = {names:?}\n");
+    std::fs::write(bundle.join("model.toml"), manifest).unwrap();
+    assert_eq!(look(&bundle, None, &usual, picture).found[0], *found);
+    // Of another family it is refused.
+    let options = LoadOptions {
+        family: Some(Family::Yolov3),
+        ..LoadOptions::default()
+    };
+    let e = Model::load(&path, &options).unwrap_err().to_string();
+    assert!(e.contains("export without the suppression"), "{e}");
 }
 
 /// AP50 by pycocotools of what the program prints, and of onnxruntime's outputs from Pillow's pixels: within half a point of

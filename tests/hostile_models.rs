@@ -191,7 +191,7 @@ fn numbers_that_run_over_are_refused() {
 fn many_tensors_of_the_largest_size_are_refused_together() {
     let mut nodes = Vec::new();
     let mut sum = "picture".to_string();
-    for i in 0..20 {
+    for i in 0..30 {
         let (resized, next) = (format!("r{i}"), format!("s{i}"));
         nodes.push(node("Resize", &["picture", "", "scales"], &resized, vec![]));
         nodes.push(node("Add", &[&sum, &resized], &next, vec![]));

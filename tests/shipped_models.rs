@@ -58,7 +58,7 @@ fn looked_at() -> Vec<(Vec<Detection>, Truth)> {
     let model = Model::load(&bundle, &LoadOptions::default()).unwrap();
     let settings = TaskSettings {
         detect: DetectSettings {
-            threshold: 0.01,
+            threshold: Some(0.01),
             ..DetectSettings::default()
         },
         ..TaskSettings::default()

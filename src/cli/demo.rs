@@ -120,7 +120,7 @@ fn plan(args: &Args, broker: SocketAddr) -> anyhow::Result<Plan> {
         model: vec![ModelConfig {
             path: Some(shipped_model(DETECTOR)?),
             detect: DetectSettings {
-                threshold: 0.5,
+                threshold: Some(0.5),
                 ..DetectSettings::default()
             },
             ..ModelConfig::default()

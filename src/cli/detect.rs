@@ -31,18 +31,19 @@ pub(super) struct Args {
     /// yolov8, yolov9, yolov10, yolo11, ssd, ultraface, retinanet, faster_rcnn
     #[arg(long, value_name = "NAME")]
     family: Option<Family>,
-    /// Lowest score
-    #[arg(long, value_name = "SHARE", default_value_t = DetectSettings::default().threshold)]
-    threshold: f32,
-    /// A box goes if it overlaps a better one by more than this (intersection over union)
-    #[arg(long, value_name = "SHARE", default_value_t = DetectSettings::default().iou)]
-    iou: f32,
+    /// Lowest score (default: that of a suppression in the graph, else 0.5)
+    #[arg(long, value_name = "SHARE")]
+    threshold: Option<f32>,
+    /// A box goes if it overlaps a better one by more than this, as intersection over union (default: as a suppression in the graph has it,
+    /// else 0.45)
+    #[arg(long, value_name = "SHARE")]
+    iou: Option<f32>,
     /// Boxes of different classes suppress each other, too
     #[arg(long)]
     agnostic: bool,
-    /// How many boxes an image has at most
-    #[arg(long, value_name = "N", default_value_t = DetectSettings::default().max)]
-    max: usize,
+    /// How many boxes an image has at most (default: as a suppression in the graph has it, else 100)
+    #[arg(long, value_name = "N")]
+    max: Option<usize>,
     /// Only this label; may be repeated
     #[arg(long, value_name = "LABEL")]
     only: Vec<String>,

@@ -157,17 +157,6 @@ pub struct ModelPlan {
     pub crops: Option<CropSettings>,
 }
 
-impl ModelPlan {
-    /// The lowest score in messages, for a model with these tasks.
-    pub fn threshold(&self, tasks: &[TaskKind]) -> f32 {
-        let detects = tasks.contains(&TaskKind::Detect);
-        match detects && !tasks.contains(&TaskKind::Classify) {
-            true => self.task.detect.threshold,
-            false => self.task.classify.threshold,
-        }
-    }
-}
-
 impl Plan {
     /// Checks a configuration and fills in the defaults; all problems at once. Relative paths are taken from `base`.
     pub fn new(config: Config, base: &Path) -> Result<Self, Vec<Problem>> {

@@ -31,7 +31,6 @@ use crate::publish::mqtt::remote::{Remote, Wish};
 use crate::publish::mqtt::{DeviceInfo, Topics, payload};
 use crate::shutdown::Shutdown;
 use crate::stats::Stats;
-use crate::task::TaskKind;
 
 use jobs::{Job, Outcome};
 use memory::{Known, Memory};
@@ -65,6 +64,8 @@ pub struct Parts {
     pub plan: Plan,
     /// What `info` says.
     pub device: DeviceInfo,
+    /// The lowest score of each of the plan's models, as configured or as the model itself has it.
+    pub thresholds: Vec<f32>,
     /// The cameras' settings and requests.
     pub controls: Arc<Controls>,
     /// What was kept from before; already put over the plan.
@@ -612,11 +613,7 @@ fn configured_threshold(parts: &Parts, camera: usize) -> f32 {
     let Some(&model) = parts.plan.cameras[camera].models.first() else {
         return 0.0;
     };
-    // What a model is for may only be known since it was loaded.
-    let loaded = parts.device.models.get(model);
-    let tasks = loaded.iter().flat_map(|m| &m.tasks);
-    let tasks: Vec<TaskKind> = tasks.filter_map(|t| t.parse().ok()).collect();
-    parts.plan.models[model].threshold(&tasks)
+    parts.thresholds.get(model).copied().unwrap_or(0.0)
 }
 
 fn list<T: AsRef<str>>(keys: &[T]) -> String {

@@ -50,6 +50,7 @@ impl Bench {
         let (shutdown, restart) = (Shutdown::new(), Arc::new(AtomicBool::new(false)));
         let parts = Parts {
             device: DeviceInfo::new("dev", vec![]),
+            thresholds: vec![],
             controls: controls.clone(),
             saved: SavedSettings::default(),
             stats: stats.clone(),

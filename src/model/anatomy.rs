@@ -12,7 +12,7 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 use super::files::ModelFiles;
 use super::placement::{Neighbours, Placement};
 use super::shapes::{self, Shapes};
-use super::{ModelError, onnx_file, sha256};
+use super::{ModelError, cut, onnx_file, sha256};
 
 /// Multiply-accumulates of one inference: 2⁴⁰, a hundred times ResNet-152 at 224×224. A small board would take minutes.
 const MAX_MACS: u64 = 1 << 40;
@@ -48,6 +48,9 @@ pub struct Anatomy {
     pub layers: Vec<Layer>,
     /// What could not be found out, a sentence each.
     pub problems: Vec<String>,
+    /// A suppression at the graph's end, which does not run here: it and what follows it are not looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
     #[serde(skip)]
     pub(super) graph: GraphFacts,
 }
@@ -106,8 +109,12 @@ impl Anatomy {
             path: files.onnx_path(),
             problem,
         };
-        let proto = onnx_file::decode(&bytes).map_err(unusable)?;
+        let mut proto = onnx_file::decode(&bytes).map_err(unusable)?;
+        // One that cannot be cut off is told of when the model is loaded.
+        let suppression = proto.graph.as_mut().map(cut::before_suppression);
+        let suppression = suppression.and_then(Result::ok).flatten();
         let mut anatomy = Self::of(&proto).map_err(unusable)?;
+        anatomy.left_out = suppression.map(|s| s.node);
         anatomy.file_bytes = bytes.len() as u64;
         anatomy.sha256 = sha256(&bytes);
         Ok(anatomy)
@@ -160,6 +167,7 @@ impl Anatomy {
             graph: facts(graph, &neighbours, &shapes),
             layers,
             problems: shapes.problems,
+            left_out: None,
         })
     }
 }

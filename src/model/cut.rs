@@ -1,11 +1,147 @@
 //! A graph, cut at tensors that come before its outputs: for post-processing that is done in Rust.
 //!
-//! In: a graph, names of its tensors. Out: the same graph with those as its outputs, and without what only led to the old ones.
-//! Pure; at load, before anything else looks at the graph.
+//! In: a graph, names of its tensors, or the suppression that is found in it. Out: the same graph with those as its outputs, and without what
+//! only led to the old ones. Pure; at load, before anything else looks at the graph.
 
 use std::collections::{HashMap, HashSet};
 
-use tract_onnx::pb::{GraphProto, ValueInfoProto};
+use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+
+use super::engine::scalar;
+use crate::task::detect::{Limits, MAX_DETECTIONS};
+
+/// Operators of a network; what follows a suppression otherwise only gathers what it chose.
+const COMPUTES: [&str; 8] = [
+    "Conv",
+    "ConvInteger",
+    "ConvTranspose",
+    "Gemm",
+    "MatMul",
+    "QLinearConv",
+    "QLinearMatMul",
+    "RoiAlign",
+];
+
+/// A suppression at the end of a graph: what comes out behind it is of no fixed length.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Suppression {
+    /// Its name, or its output's if it has none.
+    pub node: String,
+    /// The tensors with the boxes and the scores.
+    pub reads: [String; 2],
+    /// What it leaves out; as usual where that is no constant.
+    pub limits: Limits,
+}
+
+/// The NonMaxSuppression of a graph, if there is one.
+///
+/// # Errors
+/// There are several, the network goes on behind it, or its boxes are in a form that is not read.
+pub(super) fn suppression(graph: &GraphProto) -> Result<Option<Suppression>, String> {
+    let fix = "export without it, or name in [detect] outputs what comes before it";
+    let mut all = (graph.node.iter()).filter(|n| n.op_type == "NonMaxSuppression");
+    let Some(node) = all.next() else {
+        return Ok(None);
+    };
+    let name = [&node.name].into_iter().chain(&node.output);
+    let name = name.into_iter().find(|n| !n.is_empty()).cloned();
+    let name = name.unwrap_or_default();
+    let more = all.count();
+    if more > 0 {
+        return Err(format!(
+            "it has {} suppressions (NonMaxSuppression) in the graph, of stages or classes: {fix}",
+            more + 1
+        ));
+    }
+    // In the order of the graph, in which a tensor is read after it is written.
+    let mut behind: HashSet<&str> = node.output.iter().map(String::as_str).collect();
+    for n in &graph.node {
+        if n.input.iter().any(|i| behind.contains(i.as_str())) {
+            if COMPUTES.contains(&n.op_type.as_str()) {
+                return Err(format!(
+                    "the network goes on behind its suppression `{name}` (`{}`, {}), as a detector of two stages does: {fix}",
+                    n.name, n.op_type
+                ));
+            }
+            behind.extend(n.output.iter().map(String::as_str));
+        }
+    }
+    if node
+        .attribute
+        .iter()
+        .any(|a| a.name == "center_point_box" && a.i != 0)
+    {
+        return Err(format!(
+            "the suppression `{name}` reads boxes as centres and sizes (center_point_box = 1), which is not known here: {fix}"
+        ));
+    }
+    let [boxes, scores, numbers @ ..] = node.input.as_slice() else {
+        return Err(format!(
+            "the suppression `{name}` reads no boxes and scores"
+        ));
+    };
+    let number = |i: usize| constant(graph, numbers.get(i).filter(|n| !n.is_empty())?);
+    let share = |i: usize| number(i).filter(|v| (0.0..=1.0).contains(v));
+    let max = number(0).filter(|n| *n >= 1.0);
+    let usual = Limits::default();
+    let limits = Limits {
+        threshold: share(2).unwrap_or(usual.threshold),
+        iou: share(1).unwrap_or(usual.iou),
+        max: max.map_or(usual.max, |n| (n as usize).min(MAX_DETECTIONS)),
+    };
+    Ok(Some(Suppression {
+        node: name,
+        reads: [boxes.clone(), scores.clone()],
+        limits,
+    }))
+}
+
+/// Makes what the graph's suppression reads its outputs, if it has one.
+///
+/// # Errors
+/// As [`suppression`], or nothing in the graph writes what it reads.
+pub(super) fn before_suppression(graph: &mut GraphProto) -> Result<Option<Suppression>, String> {
+    let found = suppression(graph)?;
+    if let Some(found) = &found {
+        at(graph, &found.node, &found.reads)?;
+    }
+    Ok(found)
+}
+
+/// A number that is the same for every picture, however an exporter writes it down.
+fn constant(graph: &GraphProto, tensor: &str) -> Option<f32> {
+    let mut tensor = tensor;
+    // Exporters put a cast or two before it; the bound is for files with cycles.
+    for _ in 0..8 {
+        if let Some(found) = graph.initializer.iter().find(|t| t.name == tensor) {
+            return one(found);
+        }
+        let writes = |n: &&NodeProto| n.output.iter().any(|o| o == tensor);
+        let node = graph.node.iter().find(writes)?;
+        let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
+        let value = |a: &AttributeProto| one(a.t.as_ref()?);
+        match node.op_type.as_str() {
+            "Constant" => {
+                let number = || attribute("value_float").map(|a| a.f);
+                let whole = || attribute("value_int").map(|a| a.i as f32);
+                return attribute("value")
+                    .and_then(value)
+                    .or_else(number)
+                    .or_else(whole);
+            }
+            "ConstantOfShape" => return attribute("value").map_or(Some(0.0), value),
+            "Cast" | "Identity" | "Reshape" | "Squeeze" | "Unsqueeze" => {
+                tensor = node.input.first()?;
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
+fn one(t: &TensorProto) -> Option<f32> {
+    t.dims.iter().all(|d| *d == 1).then(|| scalar(t))?
+}
 
 /// Makes `tensors` the graph's outputs, in this order. `key` names them in the manifest.
 ///
@@ -52,4 +188,125 @@ pub(super) fn at(graph: &mut GraphProto, key: &str, tensors: &[String]) -> Resul
     };
     graph.output = tensors.iter().map(output).collect();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tract_onnx::pb::tensor_proto::DataType;
+
+    use super::*;
+
+    fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
+        NodeProto {
+            op_type: op.into(),
+            input: inputs.iter().map(|i| i.to_string()).collect(),
+            output: vec![output.into()],
+            ..Default::default()
+        }
+    }
+
+    fn number(name: &str, dims: &[i64], value: f32) -> TensorProto {
+        TensorProto {
+            name: name.into(),
+            dims: dims.to_vec(),
+            data_type: DataType::Float as i32,
+            float_data: vec![value],
+            ..Default::default()
+        }
+    }
+
+    fn with_value(mut node: NodeProto, value: TensorProto) -> NodeProto {
+        node.attribute.push(AttributeProto {
+            name: "value".into(),
+            t: Some(value),
+            ..Default::default()
+        });
+        node
+    }
+
+    /// Boxes and scores of a picture, and a suppression whose numbers are written in as many ways.
+    fn graph() -> GraphProto {
+        let length = with_value(node("Constant", &[], "length"), number("", &[1], 1.0));
+        GraphProto {
+            node: vec![
+                node("Conv", &["picture"], "boxes"),
+                node("Softmax", &["picture"], "scores"),
+                length,
+                with_value(
+                    node("ConstantOfShape", &["length"], "max"),
+                    number("", &[1], 200.0),
+                ),
+                with_value(node("Constant", &[], "iou"), number("", &[], 0.5)),
+                node("Unsqueeze", &["iou"], "iou1"),
+                node("Cast", &["score"], "score1"),
+                node(
+                    "NonMaxSuppression",
+                    &["boxes", "scores", "max", "iou1", "score1"],
+                    "chosen",
+                ),
+                node("Gather", &["boxes", "chosen"], "found"),
+            ],
+            initializer: vec![number("score", &[1], 0.05)],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_graph_ends_before_its_suppression() {
+        let mut whole = graph();
+        let found = before_suppression(&mut whole).unwrap().unwrap();
+        assert_eq!(found.node, "chosen");
+        let Limits {
+            threshold,
+            iou,
+            max,
+        } = found.limits;
+        assert_eq!((threshold, iou, max), (0.05, 0.5, 200));
+        let outputs: Vec<_> = whole.output.iter().map(|o| o.name.as_str()).collect();
+        assert_eq!(outputs, ["boxes", "scores"]);
+        assert_eq!(whole.node.len(), 2);
+        assert_eq!(before_suppression(&mut whole), Ok(None));
+    }
+
+    #[test]
+    fn numbers_that_depend_on_the_picture_or_cannot_be_are_as_usual() {
+        let mut whole = graph();
+        whole.node[3] = node("Shape", &["picture"], "max");
+        whole.node[6] = node("Cast", &["score1"], "score1");
+        if let Some(t) = &mut whole.node[4].attribute[0].t {
+            t.float_data = vec![f32::NAN];
+        }
+        let found = suppression(&whole).unwrap().unwrap();
+        assert_eq!(found.limits, Limits::default());
+        whole.node[7].input.truncate(2);
+        let found = suppression(&whole).unwrap().unwrap();
+        assert_eq!(found.limits, Limits::default());
+    }
+
+    #[test]
+    fn what_cannot_be_cut_off_is_told() {
+        let refused = |change: &dyn Fn(&mut GraphProto), says: &str| {
+            let mut whole = graph();
+            change(&mut whole);
+            let e = suppression(&whole).unwrap_err();
+            assert!(e.contains(says), "no `{says}` in {e}");
+            assert_eq!(before_suppression(&mut whole), Err(e));
+        };
+        let again = |g: &mut GraphProto| g.node.push(g.node[7].clone());
+        refused(&again, "it has 2 suppressions");
+        let goes_on = |g: &mut GraphProto| g.node.push(node("Conv", &["found"], "more"));
+        refused(
+            &goes_on,
+            "the network goes on behind its suppression `chosen`",
+        );
+        let centres = |g: &mut GraphProto| {
+            g.node[7].attribute.push(AttributeProto {
+                name: "center_point_box".into(),
+                i: 1,
+                ..Default::default()
+            });
+        };
+        refused(&centres, "centres and sizes");
+        refused(&|g| g.node[7].input.truncate(1), "no boxes and scores");
+    }
 }

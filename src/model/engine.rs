@@ -14,6 +14,7 @@ use tract_onnx::prelude::*;
 use super::anatomy::Anatomy;
 use super::{OutputTensor, Outputs, cut, onnx_file};
 use crate::preprocess::InputData;
+use crate::task::detect::Limits;
 
 /// The largest tensor that a model may declare for its input or outputs, in elements: 64 Mi.
 const MAX_ELEMENTS: usize = 64 << 20;
@@ -33,6 +34,8 @@ pub(super) struct Network {
     pub report: Report,
     /// Classes among which an ArgMax chose the first output, if one did.
     pub argmax_of: Option<usize>,
+    /// The outputs are what a suppression in the graph would read, and these are its limits.
+    pub suppression: Option<Limits>,
 }
 
 /// Element type of the graph's input, with the quantization that follows it.
@@ -87,16 +90,15 @@ pub(super) enum Embedding<'a> {
 
 fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, String> {
     let mut proto = onnx_file::decode(bytes)?;
-    let (key, outputs) = options.outputs;
-    if let Some(graph) = proto.graph.as_mut().filter(|_| !outputs.is_empty()) {
-        cut::at(graph, key, outputs)?;
-    }
+    let graph = proto.graph.as_mut().ok_or("it has no graph")?;
+    let mut notes = Vec::new();
+    let suppression = cut_off(graph, options.outputs, &mut notes)?;
     // What has no known size has no bound either.
     let anatomy = Anatomy::of(&proto)?;
     if let Some(problem) = anatomy.problems.into_iter().next() {
         return Err(problem);
     }
-    let mut notes = ocellus_int8::normalize(&mut proto).map_err(|e| e.to_string())?;
+    notes.extend(ocellus_int8::normalize(&mut proto).map_err(|e| e.to_string())?);
     let graph = proto.graph.as_mut().ok_or("it has no graph")?;
     let [input] = graph.input.as_slice() else {
         let names: Vec<&str> = graph.input.iter().map(|i| &*i.name).collect();
@@ -234,7 +236,37 @@ fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, Stri
         notes,
         report,
         argmax_of: anatomy.graph.argmax_of,
+        suppression,
     })
+}
+
+/// Cuts the graph at the tensors that the manifest names, else before a suppression. The limits are that suppression's, if the outputs are
+/// what it reads.
+fn cut_off(
+    graph: &mut GraphProto,
+    (key, named): (&str, &[String]),
+    notes: &mut Vec<String>,
+) -> Result<Option<Limits>, String> {
+    if !named.is_empty() {
+        let found = cut::suppression(graph);
+        cut::at(graph, key, named)?;
+        let read = found.ok().flatten().filter(|s| s.reads == named);
+        return Ok(read.map(|s| s.limits));
+    }
+    let Some(found) = cut::before_suppression(graph)? else {
+        return Ok(None);
+    };
+    let Limits {
+        threshold,
+        iou,
+        max,
+    } = found.limits;
+    notes.push(format!(
+        "the suppression in the graph (`{}`) is left out, ours runs on what it reads (`{}`); unless said otherwise with its threshold {threshold}, iou {iou} and max {max}",
+        found.node,
+        found.reads.join("`, `"),
+    ));
+    Ok(Some(found.limits))
 }
 
 /// Whether the graph's input is `[batch, channels, height, width]` with 1 or 3 channels.
@@ -318,13 +350,14 @@ fn dequantization(graph: &GraphProto, input: &str) -> Option<(f32, f32)> {
     scale_and_zero(graph, graph.node.iter().find(reads)?)
 }
 
+/// The value of a constant of one element.
+pub(super) fn scalar(t: &TensorProto) -> Option<f32> {
+    let tensor = tract_onnx::tensor::load_tensor(&*tract_onnx::onnx().provider, t, None).ok()?;
+    tensor.cast_to_scalar::<f32>().ok()
+}
+
 pub(super) fn scale_and_zero(graph: &GraphProto, node: &NodeProto) -> Option<(f32, f32)> {
     let constant = |name: &String| graph.initializer.iter().find(|t| t.name == *name);
-    let scalar = |t: &TensorProto| -> Option<f32> {
-        let tensor =
-            tract_onnx::tensor::load_tensor(&*tract_onnx::onnx().provider, t, None).ok()?;
-        tensor.cast_to_scalar::<f32>().ok()
-    };
     let scale = scalar(constant(node.input.get(1)?)?)?;
     let zero = node
         .input

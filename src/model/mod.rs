@@ -272,6 +272,7 @@ impl Model {
                     &heads(&outputs, &manifest),
                     size,
                     manifest.detect.anchors.as_deref(),
+                    network.suppression,
                 )
             })
             .transpose()
@@ -413,13 +414,15 @@ fn tasks_and_family(
     notes: &mut Vec<String>,
 ) -> Result<(Vec<TaskKind>, Option<Family>), String> {
     let named = options.family.or(manifest.detect.family);
-    let wants = said.contains(&TaskKind::Detect);
-    if !said.is_empty() && !wants {
+    let suppressed = network.suppression.is_some();
+    let detects = said.contains(&TaskKind::Detect);
+    if !said.is_empty() && !detects {
         return Ok((said, None));
     }
+    let wants = detects || suppressed;
     let heads = heads(&network.outputs, manifest);
     let family = named.or_else(|| {
-        let found = Family::recognize(&heads, size)?;
+        let found = Family::recognize(&heads, size, suppressed)?;
         notes.push(format!("recognized by its outputs: family {found}"));
         Some(found)
     });

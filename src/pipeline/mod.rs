@@ -146,9 +146,11 @@ pub fn start(plan: &Plan, parts: Parts) -> anyhow::Result<Running> {
             c.attach(Box::new(discovery));
         }
         if settings.commands {
+            let models = plan.models.iter().zip(&parts.models);
             let parts = control::Parts {
                 plan: plan.clone(),
                 device,
+                thresholds: models.map(|(p, m)| p.task.threshold(m.info())).collect(),
                 controls: controls.clone(),
                 saved,
                 stats: stats.clone(),

@@ -121,6 +121,16 @@ pub struct TaskSettings {
 }
 
 impl TaskSettings {
+    /// The lowest score in messages for this model: a detector's, unless it classifies as well.
+    pub fn threshold(&self, model: &ModelInfo) -> f32 {
+        match &model.detector {
+            Some(detector) if !model.tasks.contains(&TaskKind::Classify) => {
+                self.detect.limits(detector.own_limits).threshold
+            }
+            _ => self.classify.threshold,
+        }
+    }
+
     /// Values that can never work: key and message.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = self.classify.problems();

@@ -98,12 +98,12 @@ def ultraface(outputs, width, height):
     return boxes * [width, height, width, height], scores[:, 1], np.zeros(len(boxes), int)
 
 
-def ssd(outputs, width, height):
-    """MLPerf's SSD-ResNet-34: locations [1, 4, N], classes [1, 81, N] without their softmax."""
-    locations, classes = outputs[0][0].T, outputs[1][0].T
+def ssd_defaults(side, grids):
+    """MLPerf's default boxes for a square input and its grids' cells a side: centres and sizes in 0 to 1, shape by shape, then row by row."""
     defaults, sides = [], [21, 45, 99, 153, 207, 261, 315]
-    for i, (cells, ratios) in enumerate([(50, [2]), (25, [2, 3]), (13, [2, 3]), (7, [2, 3]), (3, [2]), (3, [2])]):
-        step = width // cells / width
+    for i, (cells, ratios) in enumerate(zip(grids, [[2], [2, 3], [2, 3], [2, 3], [2], [2]], strict=True)):
+        # Both divisions are of whole numbers, as published: at 1200 pixels the cells fill the picture.
+        step = 1 / (side // (side // cells))
         s, following = sides[i] / 300, sides[i + 1] / 300
         shapes = [(s, s), ((s * following) ** 0.5,) * 2]
         for r in ratios:
@@ -112,13 +112,25 @@ def ssd(outputs, width, height):
         for w, h in shapes:
             at = [(x.ravel() + 0.5) * step, (y.ravel() + 0.5) * step, np.full(x.size, w), np.full(x.size, h)]
             defaults.append(np.stack(at, 1))
-    d = np.concatenate(defaults).clip(0, 1)
+    return np.concatenate(defaults).clip(0, 1)
+
+
+def ssd(outputs, width, height):
+    """MLPerf's SSD-ResNet-34: locations [1, 4, N], classes [1, 81, N] without their softmax."""
+    locations, classes = outputs[0][0].T, outputs[1][0].T
+    d = ssd_defaults(width, [50, 25, 13, 7, 3, 3])
     xywh = np.concatenate([locations[:, :2] * 0.1 * d[:, 2:] + d[:, :2], np.exp(locations[:, 2:] * 0.2) * d[:, 2:]], 1)
     e = np.exp(classes - classes.max(1, keepdims=True))
     p = (e / e.sum(1, keepdims=True))[:, 1:]
     # Each class of a box stands for itself.
     n = p.shape[1]
     return np.repeat(corners(xywh) * width, n, 0), p.ravel(), np.tile(np.arange(n), len(p))
+
+
+def ssd_whole(outputs, width, height):
+    """The whole graph's own answer, already suppressed: corners in 0 to 1, classes counted with the background, scores."""
+    boxes, classes, scores = (o[0] for o in outputs)
+    return boxes * [width, height, width, height], scores, classes - 1
 
 
 def suppress(boxes, scores, classes, iou, most):
@@ -138,7 +150,7 @@ def suppress(boxes, scores, classes, iou, most):
 
 def to_frame(boxes, family, width, height, frame):
     """The inverse of the resize: exactly of what was resized, to whole pixels, not of the ratio that was wanted."""
-    if family in ("ssd", "ultraface"):
+    if family in ("ssd", "ssd_whole", "ultraface"):
         left = top = 0
         w, h = width, height
     else:
@@ -153,7 +165,7 @@ def detections(family, outputs, width, height, frame, threshold, iou, most):
     boxes, scores, classes = globals()[family](outputs, width, height)
     wanted = (scores >= threshold) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     boxes, scores, classes = boxes[wanted].astype(np.float64), scores[wanted], classes[wanted]
-    if family == "yolov10":
+    if family in ("yolov10", "ssd_whole"):
         kept = np.argsort(-scores, kind="stable")[:most]
     else:
         kept = suppress(boxes, scores, classes, iou, most)

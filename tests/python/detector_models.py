@@ -30,7 +30,7 @@ class Graph:
     def add(self, op: str, *inputs: str, n: int = 1, name: str = "", **attributes):
         self.count += 1
         outputs = [name or f"t{self.count}_{i}" for i in range(n)]
-        self.nodes.append(helper.make_node(op, list(inputs), outputs, **attributes))
+        self.nodes.append(helper.make_node(op, list(inputs), outputs, name=outputs[0], **attributes))
         return outputs[0] if n == 1 else outputs
 
     def head(self, cells: int | tuple[int, int], channels: int, spread: float = 1.2) -> str:

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::anchors::{Pyramid, retina_sizes};
-use super::ssd;
+use super::{Limits, ssd};
 use crate::preprocess::{ColourOrder, Normalize, ResizePolicy, UsualInput};
 
 /// Detectors whose outputs are read in the same way.
@@ -131,11 +131,19 @@ impl Family {
     }
 
     /// The family, if only one has outputs of these shapes for an input of this size. Raw heads with anchors look the
-    /// same in several families, and are not recognized.
-    pub fn recognize(outputs: &[HeadOutput], input: (usize, usize)) -> Option<Self> {
+    /// same in several families, and are not recognized. `suppressed`: they are what a suppression in the graph reads.
+    pub fn recognize(
+        outputs: &[HeadOutput],
+        input: (usize, usize),
+        suppressed: bool,
+    ) -> Option<Self> {
         let cells: usize = grids(input).iter().map(|g| g.cells()).sum();
         let shapes: Vec<&[usize]> = outputs.iter().map(|o| &*o.shape).collect();
         match shapes[..] {
+            [[1, n, 4], [1, _, m]] if suppressed => {
+                (n == m && ssd::boxes(input) == Some(*n)).then_some(Self::Ssd)
+            }
+            _ if suppressed => None,
             [[1, n, values]] if *values > 5 && *n == cells => Some(Self::Yolox),
             [[1, n, values]] if *values > 5 && *n == 3 * cells => Some(Self::Yolov5),
             [[1, values, n]] if *values > 4 && *n == cells => Some(Self::Yolov8),
@@ -166,6 +174,8 @@ pub struct Detector {
     pub classes: usize,
     /// The input's width and height in pixels.
     pub input: (usize, usize),
+    /// Those of a suppression in the graph, which is not run: ours is, and they hold where nothing else is said.
+    pub own_limits: Option<Limits>,
     pub(super) head: Head,
 }
 
@@ -191,6 +201,8 @@ pub(super) enum Head {
     Defaults(Defaults),
     /// `[1, N, 2]` background and face, `[1, N, 4]` corners in 0–1 of the input.
     Faces { scores: usize, boxes: usize },
+    /// What a suppression in the graph reads: `[1, N, 4]` corners in 0–1 of the input, `[1, classes, N]` scores.
+    Suppressed,
 }
 
 /// One raw grid of YOLOv3 or v4.
@@ -277,7 +289,8 @@ const V4_TINY: [Anchors; 2] = [
 ];
 
 impl Detector {
-    /// `anchors` replaces those of YOLOv3's and v4's usual weights: one for each output, the finest grid first.
+    /// `anchors` replaces those of YOLOv3's and v4's usual weights: one for each output, the finest grid first. `own_limits`: the outputs
+    /// are what a suppression in the graph reads, and these are its limits.
     ///
     /// # Errors
     /// The outputs are not the family's: what they should be.
@@ -286,6 +299,7 @@ impl Detector {
         outputs: &[HeadOutput],
         input: (usize, usize),
         anchors: Option<&[Anchors]>,
+        own_limits: Option<Limits>,
     ) -> Result<Self, String> {
         let shapes: Vec<&[usize]> = outputs.iter().map(|o| &*o.shape).collect();
         let cells: usize = grids(input).iter().map(|g| g.cells()).sum();
@@ -299,6 +313,16 @@ impl Detector {
             return Err(format!("{family} has no anchors to be named"));
         }
         let (head, classes) = match (family, &shapes[..]) {
+            (Family::Ssd, [[1, n, 4], [1, classes, m]])
+                if own_limits.is_some() && n == m && *classes > 0 =>
+            {
+                (Head::Suppressed, *classes)
+            }
+            (_, _) if own_limits.is_some() => {
+                return Err(wrong(
+                    "they are what a suppression in the graph reads, of which only that of ssd is known, [1, boxes, 4] and [1, classes, boxes]; export without the suppression, or name in [detect] outputs what comes before it",
+                ));
+            }
             (Family::Yolox, [[1, n, values]]) if *n == cells && *values > 5 => {
                 (Head::Cells, values - 5)
             }
@@ -337,7 +361,7 @@ impl Detector {
             (Family::Ssd, _) => {
                 let (defaults, classes) = defaults(outputs, input).ok_or_else(|| {
                     wrong(&format!(
-                        "two outputs before the suppression, [1, 4, {n}] and [1, 1 + classes, {n}] or their transposes, for 1200x1200; name them in [detect] outputs",
+                        "two outputs before the decoding, [1, 4, {n}] and [1, 1 + classes, {n}] or their transposes, for 1200x1200; name them in [detect] outputs",
                         n = ssd::BOXES
                     ))
                 })?;
@@ -371,6 +395,7 @@ impl Detector {
             family,
             classes,
             input,
+            own_limits,
             head,
         })
     }
@@ -476,15 +501,16 @@ mod tests {
 
     #[test]
     fn only_shapes_that_one_family_has_are_recognized() {
-        let at =
-            |side: usize, shapes: &[&[usize]]| Family::recognize(&outputs(shapes), (side, side));
+        let at = |side: usize, shapes: &[&[usize]]| {
+            Family::recognize(&outputs(shapes), (side, side), false)
+        };
         assert_eq!(at(416, &[&[1, 3549, 85]]), Some(Family::Yolox));
         assert_eq!(at(640, &[&[1, 25200, 85]]), Some(Family::Yolov5));
         assert_eq!(at(640, &[&[1, 84, 8400]]), Some(Family::Yolov8));
         assert_eq!(at(640, &[&[1, 300, 6]]), Some(Family::Yolov10));
         let faces = outputs(&[&[1, 4420, 2], &[1, 4420, 4]]);
         assert_eq!(
-            Family::recognize(&faces, (320, 240)),
+            Family::recognize(&faces, (320, 240), false),
             Some(Family::Ultraface)
         );
         // A classifier, a class map, raw heads, another size.
@@ -513,10 +539,32 @@ mod tests {
             ("faster_rcnn", &[1, 12, 52, 52]),
         ] {
             let family: Family = name.parse().unwrap();
-            let e = Detector::new(family, &outputs(&[shape]), (416, 416), None).unwrap_err();
+            let e = Detector::new(family, &outputs(&[shape]), (416, 416), None, None).unwrap_err();
             assert!(e.contains(&format!("not those of {name} ")), "{e}");
         }
         assert!("yolo".parse::<Family>().unwrap_err().contains("yolov8"));
+    }
+
+    #[test]
+    fn what_a_suppression_in_the_graph_reads_is_ssds_alone() {
+        let side = (1200, 1200);
+        let read = outputs(&[&[1, 15130, 4], &[1, 80, 15130]]);
+        assert_eq!(Family::recognize(&read, side, true), Some(Family::Ssd));
+        assert_eq!(Family::recognize(&read, side, false), None);
+        assert_eq!(Family::recognize(&read, (1100, 1100), true), None);
+        let limits = Some(Limits::default());
+        let ssd = Detector::new(Family::Ssd, &read, side, None, limits).unwrap();
+        assert_eq!((ssd.classes, ssd.head), (80, Head::Suppressed));
+        for (family, shapes) in [
+            (Family::Ssd, &[&[1, 15130, 4][..], &[1, 15130, 80]][..]),
+            (Family::Ssd, &[&[1, 15130, 4]]),
+            (Family::Yolox, &[&[1, 3549, 85]]),
+        ] {
+            let outputs = outputs(shapes);
+            assert_eq!(Family::recognize(&outputs, (416, 416), true), None);
+            let e = Detector::new(family, &outputs, (416, 416), None, limits).unwrap_err();
+            assert!(e.contains("export without the suppression"), "{e}");
+        }
     }
 
     #[test]
@@ -535,7 +583,8 @@ mod tests {
             ],
             [&[1, 52, 52, 255], &[1, 26, 26, 255], &[1, 13, 13, 255]],
         ] {
-            let d = Detector::new(Family::Yolov4, &outputs(&shapes), (416, 416), None).unwrap();
+            let d =
+                Detector::new(Family::Yolov4, &outputs(&shapes), (416, 416), None, None).unwrap();
             assert_eq!(d.classes, 80);
             let Head::Anchors(grids) = d.head else {
                 panic!("{:?}", d.head)

@@ -79,6 +79,18 @@ pub(super) fn read(d: &Detector, outputs: &Outputs, wanted: &Wanted<'_>, out: &m
                 }
             }
         }
+        Head::Suppressed => {
+            let (w, h) = (d.input.0 as f32, d.input.1 as f32);
+            let boxes = first.as_chunks::<4>().0;
+            let classes = outputs.get(1).values.chunks_exact(boxes.len().max(1));
+            for (class, scores) in classes.enumerate().filter(|(c, _)| wanted.has_class(*c)) {
+                for (score, [x0, y0, x1, y1]) in scores.iter().zip(boxes) {
+                    if *score >= wanted.threshold {
+                        out.push([x0 * w, y0 * h, x1 * w, y1 * h], *score, class);
+                    }
+                }
+            }
+        }
     }
 }
 

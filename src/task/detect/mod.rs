@@ -111,38 +111,59 @@ pub fn strongest(detections: &[Detection]) -> Vec<Class> {
     classes
 }
 
+/// The most detections that a message may have.
+pub const MAX_DETECTIONS: usize = 1000;
+
 /// `[model.detect]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DetectSettings {
     /// How the outputs are read, where neither the bundle nor their shapes tell.
     pub family: Option<Family>,
-    /// Detections with a lower score are left out.
-    pub threshold: f32,
-    /// A box goes if it overlaps a better one by more than this (intersection over union).
-    pub iou: f32,
+    /// As [`Limits::threshold`].
+    pub threshold: Option<f32>,
+    /// As [`Limits::iou`].
+    pub iou: Option<f32>,
     /// Which boxes suppress each other.
     pub nms: Suppression,
-    /// How many detections a message has at most.
-    pub max: usize,
+    /// As [`Limits::max`].
+    pub max: Option<usize>,
     /// The labels that are wanted; all if empty.
     pub only: Vec<String>,
 }
 
-impl Default for DetectSettings {
+/// What is left out of the detections.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Detections with a lower score.
+    pub threshold: f32,
+    /// Boxes that overlap a better one by more than this (intersection over union).
+    pub iou: f32,
+    /// All but the best so many.
+    pub max: usize,
+}
+
+impl Default for Limits {
     fn default() -> Self {
         Self {
-            family: None,
             threshold: 0.5,
             iou: 0.45,
-            nms: Suppression::Class,
             max: 100,
-            only: Vec::new(),
         }
     }
 }
 
 impl DetectSettings {
+    /// What is not said is as the model's own suppression has it, else as usual.
+    pub fn limits(&self, own: Option<Limits>) -> Limits {
+        let usual = own.unwrap_or_default();
+        Limits {
+            threshold: self.threshold.unwrap_or(usual.threshold),
+            iou: self.iou.unwrap_or(usual.iou),
+            max: self.max.unwrap_or(usual.max),
+        }
+    }
+
     /// Values that can never work: key and message.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
@@ -150,15 +171,13 @@ impl DetectSettings {
             ("detect.threshold", self.threshold),
             ("detect.iou", self.iou),
         ] {
-            if !(0.0..=1.0).contains(&value) {
+            if let Some(value) = value.filter(|v| !(0.0..=1.0).contains(v)) {
                 problems.push((key, format!("{value} is not between 0 and 1")));
             }
         }
-        if !(1..=1000).contains(&self.max) {
-            problems.push((
-                "detect.max",
-                format!("{} is not between 1 and 1000", self.max),
-            ));
+        if let Some(max) = self.max.filter(|n| !(1..=MAX_DETECTIONS).contains(n)) {
+            let problem = format!("{max} is not between 1 and {MAX_DETECTIONS}");
+            problems.push(("detect.max", problem));
         }
         problems
     }
@@ -168,7 +187,9 @@ impl DetectSettings {
 pub struct Detect {
     detector: Detector,
     labels: Labels,
-    settings: DetectSettings,
+    suppression: Suppression,
+    limits: Limits,
+    /// The lowest score for now.
     threshold: f32,
     /// For each class, whether it is wanted; empty: all are.
     only: Vec<bool>,
@@ -185,11 +206,13 @@ impl Detect {
             .detector
             .clone()
             .ok_or(TaskError::NoOutput("detection", fix))?;
+        let limits = settings.limits(detector.own_limits);
         Ok(Self {
             detector,
             labels: model.labels.clone(),
-            threshold: settings.threshold,
-            settings: settings.clone(),
+            suppression: settings.nms,
+            limits,
+            threshold: limits.threshold,
             only: wanted(&model.labels, &settings.only)?,
             candidates: Candidates::default(),
             nms: Nms::default(),
@@ -199,7 +222,7 @@ impl Detect {
 
 impl Task for Detect {
     fn set_threshold(&mut self, threshold: Option<f32>) {
-        self.threshold = threshold.unwrap_or(self.settings.threshold);
+        self.threshold = threshold.unwrap_or(self.limits.threshold);
     }
 
     fn decode(
@@ -214,8 +237,8 @@ impl Task for Detect {
         };
         self.candidates.clear();
         heads::read(&self.detector, outputs, &wanted, &mut self.candidates);
-        let suppression = self.detector.suppresses().then_some(self.settings.nms);
-        let (iou, max) = (self.settings.iou, self.settings.max);
+        let suppression = self.detector.suppresses().then_some(self.suppression);
+        let Limits { iou, max, .. } = self.limits;
         let kept = self.nms.run(&self.candidates, suppression, iou, max);
         let detections = kept.iter().filter_map(|&i| {
             let (corners, score, index) = self.candidates.get(i);

@@ -43,8 +43,9 @@ fn detect(detector: Detector, settings: DetectSettings) -> Detect {
     Detect {
         detector,
         labels: Labels::default(),
-        threshold: settings.threshold,
-        settings,
+        suppression: settings.nms,
+        limits: settings.limits(None),
+        threshold: settings.limits(None).threshold,
         only: vec![],
         candidates: Candidates::default(),
         nms: Nms::default(),
@@ -64,7 +65,7 @@ fn detector(family: Family, shapes: &[&[usize]], input: (usize, usize)) -> Detec
         probabilities: false,
     };
     let outputs: Vec<_> = shapes.iter().map(output).collect();
-    Detector::new(family, &outputs, input, None).unwrap()
+    Detector::new(family, &outputs, input, None, None).unwrap()
 }
 
 /// YOLOX's outputs for one box of the input, in the cell that its centre lies in.
@@ -138,7 +139,7 @@ proptest! {
     ) {
         let m = mapping(Family::Yolox, (64, 64), (fw, fh));
         let d = detector(Family::Yolox, &[&[1, 84, 7]], (64, 64));
-        let settings = DetectSettings { threshold: 0.0, max: 7, ..Default::default() };
+        let settings = DetectSettings { threshold: Some(0.0), max: Some(7), ..Default::default() };
         let found = detections(&mut detect(d, settings), &outputs(vec![values]), &m);
         prop_assert!(found.len() <= 7);
         prop_assert!(found.windows(2).all(|w| w[0].score >= w[1].score));

@@ -53,9 +53,9 @@ pub(super) fn run(model: &Model, args: &Args, annotations: &Path) -> anyhow::Res
     let info = model.info();
     let settings = DetectSettings {
         family: args.family,
-        threshold: args.threshold,
-        iou: args.iou,
-        max: MOST,
+        threshold: Some(args.threshold),
+        iou: Some(args.iou),
+        max: Some(MOST),
         ..DetectSettings::default()
     };
     check_flags(settings.problems())?;
