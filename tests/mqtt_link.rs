@@ -11,8 +11,8 @@ use std::time::Duration;
 use common::block_on;
 use common::mosquitto::{DEADLINE, Mosquitto, Observer, mosquitto_or_skip};
 use ocellus::publish::mqtt::link::{
-    ACK_LIMIT, Cause, Link, LinkError, LinkEvent, LinkOptions, Message, Properties, Qos, Token,
-    Version,
+    ACK_LIMIT, Cause, LISTEN_AGAIN, Link, LinkError, LinkEvent, LinkOptions, Message, Properties,
+    Qos, Token, Version,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,6 +38,7 @@ fn options(port: u16, version: Version) -> LinkOptions {
         login: None,
         will: None,
         ack_limit: ACK_LIMIT,
+        listen_again: LISTEN_AGAIN,
     }
 }
 
@@ -58,6 +59,7 @@ struct Driver {
     acked: Vec<Token>,
     sent: Vec<Token>,
     subscribed: usize,
+    refused: usize,
     incoming: Vec<Message>,
     connects: usize,
     errors: Vec<LinkError>,
@@ -92,10 +94,10 @@ impl Driver {
             Ok(LinkEvent::Acked(token)) => self.acked.push(token),
             Ok(LinkEvent::Sent(token)) => self.sent.push(token),
             Ok(LinkEvent::Connected { .. }) => self.connects += 1,
-            Ok(LinkEvent::Subscribed { granted, .. }) => {
-                granted.unwrap();
-                self.subscribed += 1;
-            }
+            Ok(LinkEvent::Subscribed { granted, .. }) => match granted {
+                Ok(()) => self.subscribed += 1,
+                Err(_) => self.refused += 1,
+            },
             Ok(LinkEvent::Incoming(m)) => self.incoming.push(m),
             Ok(other) => panic!("{other:?}"),
             Err(error) => {
@@ -150,6 +152,15 @@ impl Peer {
 
     async fn ack(&mut self, id: u16) {
         self.write(&puback(id)).await;
+    }
+
+    /// Codes of 0x80 and more refuse.
+    async fn suback(&mut self, id: u16, code: u8) {
+        let [high, low] = id.to_be_bytes();
+        match self.is_v5 {
+            true => self.write(&[0x90, 4, high, low, 0, code]).await,
+            false => self.write(&[0x90, 3, high, low, code]).await,
+        }
     }
 
     /// Head and body of the next packet; `None` at the end. May be cancelled.
@@ -473,11 +484,7 @@ async fn hostile_broker(listener: TcpListener, truth: Arc<Mutex<Truth>>, seed: u
             if random.below(3) == 0
                 && let Some(id) = subs.pop()
             {
-                let [high, low] = id.to_be_bytes();
-                match peer.is_v5 {
-                    true => peer.write(&[0x90, 4, high, low, 0, 1]).await,
-                    false => peer.write(&[0x90, 3, high, low, 1]).await,
-                }
+                peer.suback(id, 1).await;
             }
             // Sometimes in bursts.
             let burst = if random.below(20) == 0 { 20 } else { 1 };
@@ -622,6 +629,77 @@ fn subscriptions_come_back_with_the_connection() {
             assert!(!m.retain);
             broker.restart();
         }
+    });
+}
+
+#[test]
+fn a_refused_subscription_is_tried_again_on_the_same_connection() {
+    both(async |version| {
+        let (listener, port) = listen().await;
+        let broker = tokio::spawn(async move {
+            let mut peer = Peer::accept(&listener).await;
+            // Three filters, of which the second is refused twice.
+            for code in [0, 0x80, 1, 0x80, 1] {
+                match timeout(DEADLINE, peer.packet()).await.unwrap() {
+                    Some(Packet::Subscribe(id)) => peer.suback(id, code).await,
+                    other => panic!("{other:?}"),
+                }
+            }
+            peer
+        });
+        let mut link = Link::new(LinkOptions {
+            listen_again: Duration::from_millis(200),
+            ..options(port, version)
+        });
+        for filter in ["a", "b", "c"] {
+            link.subscribe(filter, Qos::AtLeastOnce);
+        }
+        let mut driver = Driver::default();
+        driver
+            .until(&mut link, "all are granted", |d| d.subscribed == 3)
+            .await;
+        assert_eq!((driver.refused, driver.connects), (2, 1));
+        broker.await.unwrap();
+    });
+}
+
+/// Under 3.1.1 it ends the connection, and might do so again with the next subscription.
+#[test]
+fn after_a_message_too_large_to_be_read_the_link_listens_again() {
+    let Some(broker) = mosquitto_or_skip() else {
+        return;
+    };
+    block_on(async {
+        let mut link = Link::new(LinkOptions {
+            listen_again: Duration::from_secs(1),
+            ..options(broker.port, Version::V3)
+        });
+        link.subscribe("in/#", Qos::AtLeastOnce);
+        let mut driver = Driver::default();
+        driver
+            .until(&mut link, "subscribed", |d| d.subscribed == 1)
+            .await;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, vec![0; 17 << 20]).unwrap();
+        let sent = std::process::Command::new("mosquitto_pub")
+            .args(["-h", "127.0.0.1", "-p", &broker.port.to_string()])
+            .args(["-t", "in/large", "-f"])
+            .arg(file.path())
+            .status();
+        assert!(sent.unwrap().success());
+        driver
+            .until(&mut link, "connected again", |d| d.connects == 2)
+            .await;
+        assert_eq!(driver.errors[0].cause, Cause::TooLarge);
+        assert_eq!(driver.subscribed, 1, "at once");
+        driver
+            .until(&mut link, "subscribed again", |d| d.subscribed == 2)
+            .await;
+        common::mosquitto::publish(broker.port, "in/x", "heard", false);
+        driver
+            .until(&mut link, "incoming", |d| d.incoming.len() == 1)
+            .await;
+        assert_eq!((driver.connects, driver.errors.len()), (2, 1));
     });
 }
 

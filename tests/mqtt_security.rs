@@ -16,7 +16,7 @@ use common::certificates::{Authority, EXPIRED, NOT_YET, Signed, VALID};
 use common::mosquitto::{DEADLINE, Mosquitto, free_port, mosquitto_or_skip};
 use common::{block_on, ocellus};
 use ocellus::publish::mqtt::link::{
-    ACK_LIMIT, Link, LinkEvent, LinkOptions, Message, Qos, Version,
+    ACK_LIMIT, LISTEN_AGAIN, Link, LinkEvent, LinkOptions, Message, Qos, Version,
 };
 use ocellus::publish::mqtt::{self, MqttSettings};
 use ocellus::secret::Login;
@@ -321,6 +321,7 @@ fn link(port: u16, user: &str, version: Version) -> Link {
         }),
         will: None,
         ack_limit: ACK_LIMIT,
+        listen_again: LISTEN_AGAIN,
     })
 }
 

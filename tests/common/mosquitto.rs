@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use ocellus::publish::mqtt::link::{ACK_LIMIT, Link, LinkOptions, Qos, Version};
+use ocellus::publish::mqtt::link::{ACK_LIMIT, LISTEN_AGAIN, Link, LinkOptions, Qos, Version};
 
 /// How long a test waits for what must happen.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -285,6 +285,7 @@ pub fn reader(port: u16, filter: &str) -> Link {
         login: None,
         will: None,
         ack_limit: ACK_LIMIT,
+        listen_again: LISTEN_AGAIN,
     });
     link.subscribe(filter, Qos::AtLeastOnce);
     link

@@ -405,7 +405,10 @@ impl Outlet {
                 let why = format!("{bytes} bytes came on {topic}: it is larger than any command");
                 self.reporter.message_refused(&why, Instant::now());
             }
-            LinkEvent::Subscribed { .. } | LinkEvent::Closed => {}
+            LinkEvent::Subscribed { filter, granted } => {
+                self.reporter.subscribed(&filter, &granted);
+            }
+            LinkEvent::Closed => {}
         }
     }
 

@@ -1,5 +1,6 @@
 //! How long to wait before the next attempt, and what to say about the last one.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -60,6 +61,8 @@ pub(super) struct Reporter {
     refusals_said: Option<Instant>,
     /// Since then.
     refusals: u64,
+    /// Filters whose subscription the broker refused.
+    unheard: BTreeSet<String>,
 }
 
 impl Reporter {
@@ -69,6 +72,7 @@ impl Reporter {
             said: None,
             refusals_said: None,
             refusals: 0,
+            unheard: BTreeSet::new(),
         }
     }
 
@@ -84,6 +88,24 @@ impl Reporter {
         if self.said.as_deref() != Some(&why) {
             warn!(broker = self.broker, "MQTT: {why}; trying again for ever");
             self.said = Some(why);
+        }
+    }
+
+    /// The broker's answer to a subscription. Returns whether something was said.
+    pub fn subscribed(&mut self, filter: &str, granted: &Result<(), String>) -> bool {
+        match granted {
+            Ok(()) if self.unheard.remove(filter) => {
+                info!(broker = self.broker, filter, "MQTT: subscribed after all");
+                true
+            }
+            Err(why) if self.unheard.insert(filter.into()) => {
+                warn!(
+                    broker = self.broker,
+                    filter, "MQTT: a subscription was refused: {why}; trying again now and then"
+                );
+                true
+            }
+            _ => false,
         }
     }
 
@@ -119,6 +141,21 @@ mod tests {
         assert_eq!(told.collect::<Vec<_>>(), [0]);
         assert!(reporter.message_refused("not authorized", start + REFUSALS_EVERY));
         assert_eq!(reporter.refusals, 0);
+    }
+
+    #[test]
+    fn a_refused_subscription_is_told_once_and_so_is_its_end() {
+        let mut reporter = Reporter::new("broker".into());
+        let answers = ["refused", "refused", "", "", "refused"];
+        let told = answers.map(|why| {
+            let granted = if why.is_empty() {
+                Ok(())
+            } else {
+                Err(why.into())
+            };
+            reporter.subscribed("dev/cmd", &granted)
+        });
+        assert_eq!(told, [true, false, true, false, true]);
     }
 
     #[test]

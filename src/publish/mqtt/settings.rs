@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::address::Address;
-use super::link::{ACK_LIMIT, LinkOptions, Tls, TlsSettings, Version};
+use super::link::{ACK_LIMIT, LISTEN_AGAIN, LinkOptions, Tls, TlsSettings, Version};
 use super::topic::valid_prefix;
 use crate::publish::valid_id;
 use crate::secret::{Login, Secret, is_open_to_all};
@@ -354,6 +354,7 @@ impl MqttSettings {
             login: self.login().map_err(one)?,
             will: None,
             ack_limit: ACK_LIMIT,
+            listen_again: LISTEN_AGAIN,
         })
     }
 

@@ -74,13 +74,13 @@ pub fn subscribe(
             };
             match event {
                 Ok(LinkEvent::Connected { .. }) => reporter.connected(),
-                Ok(LinkEvent::Subscribed { filter, granted }) => match granted {
-                    Ok(()) => {
+                Ok(LinkEvent::Subscribed { filter, granted }) => {
+                    reporter.subscribed(&filter, &granted);
+                    if granted.is_ok() {
                         backoff.reset();
                         let _ = ready_tx.send(true);
                     }
-                    Err(why) => tracing::warn!(filter, "MQTT: subscription: {why}"),
-                },
+                }
                 Ok(LinkEvent::Incoming(m)) => {
                     let message = Received {
                         topic: m.topic,

@@ -6,7 +6,7 @@ use std::io;
 use rumqttc::v5;
 use rumqttc::{ConnectReturnCode, ConnectionError, StateError, TlsError};
 
-use super::{DEAF, LinkOptions, tls};
+use super::{LISTEN_AGAIN, LinkOptions, tls};
 
 /// Why there is no connection. Displays as one line that says what to look at; no secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -177,7 +177,7 @@ fn too_large(bytes: usize) -> LinkError {
     let text = format!(
         "a message of {bytes} bytes came on a topic that this device listens to, more than it reads: it listens to nothing for {} minutes. \
          Remove the message if it is retained; the broker can be told to take none of such a size",
-        DEAF.as_secs() / 60
+        LISTEN_AGAIN.as_secs() / 60
     );
     LinkError::new(Cause::TooLarge, text)
 }

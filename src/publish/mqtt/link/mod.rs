@@ -47,8 +47,8 @@ const MAX_OUTGOING_BYTES: usize = 64 << 20;
 const MAX_INCOMING_BYTES: usize = 256 << 10;
 /// What 3.1.1 reads, only to drop it: there a client cannot tell its bounds, and a retained message would end each connection anew.
 const MAX_READ_BYTES: usize = 16 << 20;
-/// After a message that is even larger, nothing is subscribed to on connections made within this time.
-const DEAF: Duration = Duration::from_secs(600);
+/// The usual [`LinkOptions::listen_again`].
+pub const LISTEN_AGAIN: Duration = Duration::from_secs(600);
 
 /// The caller's name of a message.
 pub type Token = u64;
@@ -147,6 +147,9 @@ pub struct LinkOptions {
     pub will: Option<Message>,
     /// A broker that leaves a message unacknowledged, or takes no bytes, for so long is left.
     pub ack_limit: Duration,
+    /// After a subscription that the broker refused, and after a message that is too large to be read: how long until the link
+    /// subscribes again, on whichever connection there is then.
+    pub listen_again: Duration,
 }
 
 /// Versions of MQTT.
@@ -206,6 +209,10 @@ pub struct Link {
     options: LinkOptions,
     filters: Vec<(String, Qos)>,
     deaf_until: Option<Instant>,
+    /// Filters that are not heard on this connection: refused, or put off.
+    unheard: Vec<(String, Qos)>,
+    /// When they are subscribed to.
+    listen_at: Option<Instant>,
     connection: Option<Connection>,
     /// Filters that wait for room.
     to_subscribe: VecDeque<(String, Qos)>,
@@ -262,6 +269,8 @@ impl Link {
             options,
             filters: Vec::new(),
             deaf_until: None,
+            unheard: Vec::new(),
+            listen_at: None,
             connection: None,
             to_subscribe: VecDeque::new(),
             queued: VecDeque::new(),
@@ -295,7 +304,7 @@ impl Link {
         Ok(())
     }
 
-    /// Subscribes, now or with the next connection, and again after each reconnect.
+    /// Subscribes, now or with the next connection, again after each reconnect, and now and then where the broker refused.
     pub fn subscribe(&mut self, filter: &str, qos: Qos) {
         let subscription = (filter.to_string(), qos);
         self.filters.retain(|(f, _)| f != filter);
@@ -342,13 +351,15 @@ impl Link {
     /// a new one: wait between them.
     pub async fn poll(&mut self) -> Result<LinkEvent, LinkError> {
         loop {
+            self.listen();
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
             }
             if let Some(error) = self.failed.take() {
                 return Err(error);
             }
-            let deadline = self.deadline();
+            let ack_deadline = self.ack_deadline();
+            let deadline = [ack_deadline, self.listen_at].into_iter().flatten().min();
             let options = &self.options;
             let connection = self.connection.get_or_insert_with(|| {
                 let (requests, events) = match options.version {
@@ -378,7 +389,7 @@ impl Link {
                     let connected = self.is_connected();
                     self.connection = None;
                     if error.cause == Cause::TooLarge {
-                        self.deaf_until = Some(Instant::now() + DEAF);
+                        self.deaf_until = Some(Instant::now() + self.options.listen_again);
                     }
                     for event in events.leftover() {
                         // Begun, and not known to be written.
@@ -392,6 +403,7 @@ impl Link {
                         false => error.before_connected(&self.options),
                     });
                 }
+                Err(_) if ack_deadline.is_none_or(|at| Instant::now() < at) => {}
                 Err(_) => self.fail(LinkError::new(
                     Cause::Lost,
                     "the broker left a message unacknowledged for too long",
@@ -410,13 +422,22 @@ impl Link {
         self.queued.push_back(Slot { request, since });
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn ack_deadline(&self) -> Option<Instant> {
         let written = self.in_flight.iter().find_map(|(_, slot)| slot.as_ref());
         let oldest = written.into_iter().chain(self.queued.front());
         oldest
             .map(|s| s.since)
             .min()
             .map(|t| t + self.options.ack_limit)
+    }
+
+    /// Subscribes to what is not heard, when that is due.
+    fn listen(&mut self) {
+        if self.listen_at.is_some_and(|at| Instant::now() >= at) {
+            self.listen_at = None;
+            self.to_subscribe.extend(self.unheard.drain(..));
+            self.feed_subscriptions();
+        }
     }
 
     fn feed_subscriptions(&mut self) {
@@ -451,9 +472,9 @@ impl Link {
                 }
                 self.ready
                     .push_back(LinkEvent::Connected { session_present });
-                if self.deaf_until.is_none_or(|t| Instant::now() >= t) {
-                    self.to_subscribe = self.filters.iter().cloned().collect();
-                }
+                self.unheard = self.filters.clone();
+                self.listen_at = Some(self.deaf_until.unwrap_or_else(Instant::now));
+                self.listen();
             }
             WireEvent::Published(id) => match (self.queued.pop_front(), id) {
                 (Some(slot), 0) => match slot.request {
@@ -486,6 +507,12 @@ impl Link {
             }
             WireEvent::SubAck(id, granted) => {
                 if let Some(Request::Subscribe(filter)) = self.answered(id) {
+                    if granted.is_err() {
+                        let wanted = self.filters.iter().filter(|(f, _)| *f == filter);
+                        self.unheard.extend(wanted.cloned());
+                        let at = Instant::now() + self.options.listen_again;
+                        self.listen_at.get_or_insert(at);
+                    }
                     self.ready
                         .push_back(LinkEvent::Subscribed { filter, granted });
                 }
@@ -547,6 +574,8 @@ impl Link {
     fn end(&mut self) {
         self.connection = None;
         self.to_subscribe.clear();
+        self.unheard.clear();
+        self.listen_at = None;
         let written = self.in_flight.drain(..).filter_map(|(_, slot)| slot);
         for slot in written.chain(self.queued.drain(..)) {
             if let Request::Publish(token, message) = slot.request {
