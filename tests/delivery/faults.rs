@@ -16,6 +16,8 @@ pub struct Case {
     pub order: &'static str,
     pub persistent_broker: bool,
     pub version: u8,
+    /// MQTT 5: whether the broker keeps the program's session.
+    pub session: bool,
     pub fps: f64,
 }
 
@@ -26,6 +28,7 @@ impl Default for Case {
             order: "live",
             persistent_broker: false,
             version: 3,
+            session: false,
             fps: 25.0,
         }
     }
@@ -57,8 +60,11 @@ impl Bench {
             port: proxy.port,
             version: case.version,
             fps: case.fps,
+            mqtt: match case.session {
+                true => "session_expiry_s = 600".into(),
+                false => String::new(),
+            },
             spool,
-            ..Setup::default()
         });
         Some(Self {
             broker,
@@ -265,8 +271,9 @@ fn report(case: &Case, what: &str, tally: Tally) -> Tally {
         true => "broker with persistence",
         false => "broker without persistence",
     };
+    let session = if case.session { " with a session" } else { "" };
     println!(
-        "{what}, MQTT {}, mode {}, order {}, {broker}: {tally}",
+        "{what}, MQTT {}{session}, mode {}, order {}, {broker}: {tally}",
         case.version, case.mode, case.order
     );
     tally
@@ -305,11 +312,13 @@ pub fn soak() {
         .into_iter()
         .enumerate()
         {
+            let version = VERSIONS[(nth / 2 + rounds) % 2];
             let case = Case {
                 mode,
                 order,
                 persistent_broker: nth % 2 == 1,
-                version: VERSIONS[(nth / 2 + rounds) % 2],
+                version,
+                session: version == 5 && nth % 2 == 1,
                 ..Case::default()
             };
             let part = |n: usize| n.div_ceil(4);

@@ -208,8 +208,8 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Every accepted message arrived; every duplicate is marked; the order of each topic holds: of all first arrivals if
-/// `strict`, else of those that came live and of those that came late, each for itself.
+/// Every accepted message arrived; every duplicate is marked; the order of each camera holds over all its topics: of all first
+/// arrivals if `strict`, else of those that came live and of those that came late, each for itself.
 pub fn judge(accepted: &BTreeSet<Name>, receipts: &[Receipt], strict: bool) -> Tally {
     let mut seen = BTreeSet::new();
     let mut last: BTreeMap<(&str, bool), u64> = BTreeMap::new();
@@ -226,10 +226,12 @@ pub fn judge(accepted: &BTreeSet<Name>, receipts: &[Receipt], strict: bool) -> T
             continue;
         }
         let (topic, seq) = &r.name;
-        let lane = (topic.as_str(), r.replayed && !strict);
+        let camera = topic.rsplit_once('/').unwrap().0;
+        let lane = (camera, r.replayed && !strict);
         if let Some(before) = last.insert(lane, *seq) {
+            // One observation may be several messages.
             assert!(
-                before < *seq,
+                before <= *seq,
                 "{topic}: {seq} after {before} (replayed: {})",
                 r.replayed
             );

@@ -55,6 +55,7 @@ fn a_network_that_fails() {
 fn a_network_that_fails_while_everything_is_stored() {
     let case = Case {
         version: 5,
+        session: true,
         ..short("always", "live")
     };
     cuts(&case, 7);

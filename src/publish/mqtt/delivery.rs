@@ -5,7 +5,8 @@
 //! - A message at QoS 1 that is not retained is *kept*: it is in the spool's file, or in memory, until the broker has
 //!   acknowledged this very message, or the bounds drop it and count it.
 //! - Kept messages go to the file in the order in which they were made, so that each camera's are in the order of `seq`.
-//! - What comes from the file, or was handed to a connection that died, says `"replayed": true`.
+//! - What comes from the file, or was handed to a connection that died, says `"replayed": true`. At QoS 0 what cannot say so
+//!   (`health`, a picture) does not go again.
 //! - A message that has outlived its [`Lifetime`] is dropped and counted, wherever it waited.
 //! - Where the disk fails, messages go on from memory, and the queue's bound holds.
 
@@ -358,9 +359,12 @@ impl Delivery {
         let file_is_done = self.file_is_done();
         let mut in_flight: Vec<(Token, Outgoing)> = self.in_flight.drain().collect();
         in_flight.sort_by_key(|(token, _)| *token);
-        let handed = in_flight.into_iter().map(|(_, mut o)| {
-            o.message.payload = payload::replayed(&o.message.payload);
-            o
+        let handed = in_flight.into_iter().filter_map(|(_, mut o)| {
+            let marked = payload::replayed(&o.message.payload);
+            // It may have been written, and could not say that it comes again.
+            let once = o.message.qos == Qos::AtMostOnce && marked == o.message.payload;
+            o.message.payload = marked;
+            (!once).then_some(o)
         });
         let waiting = std::mem::take(&mut self.outbox);
         for o in handed.chain(waiting) {
@@ -572,3 +576,6 @@ fn replayed(m: spool::Message) -> Message {
     let payload: Bytes = payload::replayed(&m.payload);
     Message::new(m.topic, Qos::AtLeastOnce, payload)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+use super::*;
+use crate::clock::SystemClock;
+use crate::publish::mqtt::MqttSettings;
+
+fn delivery() -> Delivery {
+    let lifetime = Lifetime::new(&MqttSettings::default());
+    let stats = Arc::new(Stats::new(["porch".into()]));
+    Delivery::new(None, lifetime, Arc::new(SystemClock), stats)
+}
+
+/// Nobody is told something twice without a way to see it: by `replayed` and `seq`, or by an answer's `id`.
+#[test]
+fn what_goes_again_can_be_told_from_something_new() {
+    let retained = |payload| Message::retained("o/d/porch/state".into(), payload);
+    let message = |topic: &str, qos, payload: &'static [u8]| {
+        Message::new(format!("o/d/{topic}"), qos, payload)
+    };
+    let (once, at_least_once) = (Qos::AtMostOnce, Qos::AtLeastOnce);
+    let observation = &br#"{"seq":7,"replayed":false}"#[..];
+    let marked = &br#"{"seq":7,"replayed":true}"#[..];
+    let health = &br#"{"published":7}"#[..];
+    let answer = &br#"{"id":"a","ok":true}"#[..];
+    let kept = Origin::Memory { seq: 7 };
+    for (message, origin, again) in [
+        (
+            message("porch/event", at_least_once, observation),
+            kept,
+            Some(marked),
+        ),
+        (
+            message("porch/classification", at_least_once, observation),
+            kept,
+            Some(marked),
+        ),
+        (
+            message("porch/classification", once, observation),
+            Origin::Plain,
+            Some(marked),
+        ),
+        (
+            message("cmd/result", at_least_once, answer),
+            Origin::Plain,
+            Some(answer),
+        ),
+        (message("health", once, health), Origin::Plain, None),
+        (
+            message("porch/snapshot", once, b"\xff\xd8"),
+            Origin::Plain,
+            None,
+        ),
+        // Made anew after each connect.
+        (retained(observation), Origin::Plain, None),
+    ] {
+        let topic = message.topic.clone();
+        let mut delivery = delivery();
+        delivery.connected();
+        let handed = Outgoing {
+            message: message.clone(),
+            origin,
+            seen: Instant::now(),
+        };
+        delivery.in_flight.insert(0, handed);
+        delivery.disconnected();
+        let waiting: Vec<_> = delivery
+            .outbox
+            .iter()
+            .map(|o| &*o.message.payload)
+            .collect();
+        assert_eq!(waiting, Vec::from_iter(again), "{topic}");
+
+        // What was never handed over is as it was.
+        if !message.retain {
+            let mut delivery = self::delivery();
+            delivery.connected();
+            delivery.push(message.clone());
+            delivery.disconnected();
+            assert_eq!(delivery.outbox[0].message, message, "{topic}");
+        }
+    }
+}
