@@ -381,7 +381,11 @@ impl Control {
         });
         info["uptime_s"] = json!(age.as_secs());
         info["cameras"] = cameras.collect();
-        info["ops"] = json!(request::OPS);
+        let pictures = self.live.snapshot.is_some();
+        let ops = request::OPS
+            .iter()
+            .filter(|op| pictures || **op != "snapshot");
+        info["ops"] = ops.copied().collect();
         info
     }
 

@@ -236,6 +236,9 @@ fn a_picture_is_made_within_its_limits() {
     let mut private = Bench::new("[privacy]\nimages=false", None, None);
     assert!(refused(&mut private, json!({"camera": "porch"})).contains("privacy.images = false"));
     assert_eq!(private.busy(), 0);
+    let info = private.ask(json!({"id": "i", "op": "info"}));
+    let ops = info["result"]["ops"].as_array().unwrap();
+    assert!(ops.contains(&json!("infer")) && !ops.contains(&json!("snapshot")));
 }
 
 #[test]

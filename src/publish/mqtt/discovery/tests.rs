@@ -27,6 +27,14 @@ fn discovery(format: DiscoveryFormat, cameras: &[&str]) -> Discovery {
 }
 
 fn discovery_in(state_dir: Option<&Path>, format: DiscoveryFormat, cameras: &[&str]) -> Discovery {
+    discovery_of(state_dir, format, &announced(cameras))
+}
+
+fn discovery_of(
+    state_dir: Option<&Path>,
+    format: DiscoveryFormat,
+    announced: &Announced,
+) -> Discovery {
     let settings = DiscoverySettings {
         format,
         ..DiscoverySettings::default()
@@ -34,7 +42,7 @@ fn discovery_in(state_dir: Option<&Path>, format: DiscoveryFormat, cameras: &[&s
     Discovery::new(
         settings,
         &DeviceInfo::new("dev", vec![]),
-        &announced(cameras),
+        announced,
         state_dir,
     )
 }
@@ -214,6 +222,37 @@ fn nonsense_on_our_topics_is_overwritten() {
         assert_eq!(kept.len(), 1);
         assert!(device_message(&kept)["components"].get("x").is_none());
     }
+}
+
+#[test]
+fn what_is_turned_off_is_not_shown() {
+    let keys = |commands, images| -> BTreeSet<String> {
+        let announced = Announced {
+            commands,
+            images,
+            ..announced(&["a"])
+        };
+        let d = discovery_of(None, DiscoveryFormat::Device, &announced);
+        d.components.into_iter().map(|c| c.key).collect()
+    };
+    let all = keys(true, true);
+    let without = |commands, images| -> Vec<String> {
+        let some = keys(commands, images);
+        assert!(some.is_subset(&all));
+        all.difference(&some).cloned().collect()
+    };
+    assert_eq!(without(true, false), ["a-snapshot", "a-take_snapshot"]);
+    let controls = [
+        "a-enter",
+        "a-infer_now",
+        "a-inference",
+        "a-leave",
+        "a-max_rate",
+        "a-take_snapshot",
+        "a-threshold",
+        "restart",
+    ];
+    assert_eq!(without(false, true), controls);
 }
 
 #[test]
