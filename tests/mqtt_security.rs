@@ -4,22 +4,23 @@
 mod common;
 
 use std::collections::VecDeque;
-use std::io::Write;
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use common::certificates::{Authority, EXPIRED, NOT_YET, Signed, VALID};
 use common::mosquitto::{DEADLINE, Mosquitto, free_port, mosquitto_or_skip};
 use common::{block_on, ocellus};
 use ocellus::publish::mqtt::link::{
-    ACK_LIMIT, LISTEN_AGAIN, Link, LinkEvent, LinkOptions, Message, Qos, Version,
+    ACK_LIMIT, LISTEN_AGAIN, Link, LinkEvent, LinkOptions, Message, Qos, Tls, TlsSettings, Version,
 };
 use ocellus::publish::mqtt::{self, MqttSettings};
 use ocellus::secret::Login;
+use rustls::server::Acceptor;
 
 const SECRET: &str = "hunter2-is-no-password";
 
@@ -189,6 +190,45 @@ fn a_certificate_that_is_not_good_is_told_by_what_is_wrong() {
     told(named("mq3.example.org"), &["not for mq3.example.org"]);
 }
 
+/// A balancer in front of brokers chooses by the name that the first bytes ask for (SNI).
+#[test]
+fn the_host_in_the_url_is_asked_for_whatever_the_certificate_must_say() {
+    let lab = Lab::new();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tx, asked) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, mut hello) = (stream.unwrap(), Acceptor::default());
+            let accepted = loop {
+                hello.read_tls(&mut stream).unwrap();
+                if let Some(accepted) = hello.accept().ok().unwrap() {
+                    break accepted;
+                }
+            };
+            let name = accepted.client_hello().server_name().map(String::from);
+            tx.send(name).unwrap();
+        }
+    });
+    for (host, server_name, expected) in [
+        ("localhost", None, Some("localhost")),
+        ("localhost", Some("mq.example.org"), Some("localhost")),
+        ("127.0.0.1", Some("mq.example.org"), None),
+    ] {
+        let settings = MqttSettings {
+            url: format!("mqtts://{host}:{port}"),
+            ca_file: Some(lab.authority.file.clone()),
+            server_name: server_name.map(String::from),
+            ..MqttSettings::default()
+        };
+        for s in both(settings) {
+            assert!(probe(&s).is_err());
+            let name = asked.recv_timeout(DEADLINE).unwrap();
+            assert_eq!(name.as_deref(), expected, "{host}, {server_name:?}");
+        }
+    }
+}
+
 #[test]
 fn a_client_certificate_is_shown_and_a_wrong_one_is_told() {
     let Some(_) = mosquitto_or_skip() else { return };
@@ -306,7 +346,19 @@ fn users(dir: &Path, users: &[(&str, &str)]) -> PathBuf {
     file
 }
 
-fn link(port: u16, user: &str, version: Version) -> Link {
+/// Signs in as `user`: by a certificate of the lab's authority, else by the password.
+fn link(port: u16, user: &str, version: Version, lab: Option<&Lab>) -> Link {
+    let certified = |lab: &Lab| {
+        let client = lab.sign(user, &[user], VALID);
+        let key = std::fs::read_to_string(&client.key).unwrap();
+        Tls::new(&TlsSettings {
+            ca_file: Some(&lab.authority.file),
+            cert_file: Some(&client.cert),
+            key: Some(&key.into()),
+            server_name: None,
+        })
+        .unwrap()
+    };
     Link::new(LinkOptions {
         host: "127.0.0.1".into(),
         port,
@@ -314,8 +366,8 @@ fn link(port: u16, user: &str, version: Version) -> Link {
         keep_alive: Duration::from_secs(30),
         version,
         session_expiry: Duration::ZERO,
-        tls: None,
-        login: Some(Login {
+        tls: lab.map(certified),
+        login: lab.is_none().then(|| Login {
             user: user.into(),
             password: SECRET.to_string().into(),
         }),
@@ -337,14 +389,19 @@ fn with_the_access_rules_that_ship_a_device_writes_only_below_its_prefix() {
     let names = ["dev-1", "dev-2", "homeassistant"];
     let users = users(dir.path(), &names.map(|n| (n, SECRET)));
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/mosquitto.acl");
-    let broker = Mosquitto::start(&format!(
-        "allow_anonymous false\npassword_file {}\nacl_file {}",
-        users.display(),
-        rules.display()
-    ));
-    for version in [Version::V3, Version::V5] {
+    let rules = format!("allow_anonymous false\nacl_file {}", rules.display());
+    let by_password = Mosquitto::start(&format!("{rules}\npassword_file {}", users.display()));
+    let lab = Lab::new();
+    let certified = format!("{rules}\nrequire_certificate true\nuse_identity_as_username true");
+    let by_certificate = lab.broker(&lab.server, &certified);
+    for (version, broker, lab) in [
+        (Version::V3, &by_password, None),
+        (Version::V5, &by_password, None),
+        (Version::V5, &by_certificate, Some(&lab)),
+    ] {
+        let link = |user| link(broker.port, user, version, lab);
         block_on(async {
-            let mut reader = link(broker.port, "homeassistant", version);
+            let mut reader = link("homeassistant");
             reader.subscribe("#", Qos::AtLeastOnce);
             while !matches!(
                 next(&mut reader).await,
@@ -353,7 +410,7 @@ fn with_the_access_rules_that_ship_a_device_writes_only_below_its_prefix() {
                     ..
                 }
             ) {}
-            let mut device = link(broker.port, "dev-1", version);
+            let mut device = link("dev-1");
             device.subscribe("ocellus/dev-1/cmd", Qos::AtLeastOnce);
             device.subscribe("ocellus/dev-2/#", Qos::AtLeastOnce);
             while !device.is_connected() {
@@ -414,7 +471,7 @@ fn with_the_access_rules_that_ship_a_device_writes_only_below_its_prefix() {
             }
             assert_eq!(seen, allowed);
             // A command reaches the device that it is for, and nothing of another one's does.
-            let mut other = link(broker.port, "dev-2", version);
+            let mut other = link("dev-2");
             while !other.is_connected() {
                 next(&mut other).await;
             }
@@ -438,32 +495,6 @@ fn with_the_access_rules_that_ship_a_device_writes_only_below_its_prefix() {
             assert_eq!(&command.payload[..], b"from the house");
         });
     }
-}
-
-#[test]
-fn who_is_refused_does_not_hammer() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let knocks = Arc::new(AtomicUsize::new(0));
-    let counted = knocks.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            counted.fetch_add(1, Ordering::SeqCst);
-            // CONNACK: not authorized.
-            let _ = stream.unwrap().write_all(&[0x20, 2, 0, 5]);
-        }
-    });
-    let settings = MqttSettings {
-        url: format!("mqtt://127.0.0.1:{port}"),
-        ..MqttSettings::default()
-    };
-    let (_subscription, run) = mqtt::subscribe(&settings, "knocker", "a", 1).unwrap();
-    let lasted = Duration::from_secs(4);
-    let over = block_on(async { tokio::time::timeout(lasted, run).await });
-    assert!(over.is_err());
-    // At once, and once more after 2.5 to 5 seconds.
-    let knocks = knocks.load(Ordering::SeqCst);
-    assert!((1..=2).contains(&knocks), "{knocks}");
 }
 
 /// Everything that a run or a check with this configuration says, with the log at its most talkative.
@@ -549,6 +580,90 @@ fn a_secret_comes_from_three_places_and_out_of_none() {
     let (output, text) = says(&["check"], &configuration(dir, &url), &[]);
     assert_eq!(output.status.code(), Some(78));
     assert!(text.contains("must not hold a user or password"), "{text}");
+}
+
+/// Passes on what comes to the port that it returns, and counts the connections.
+fn counted(broker: u16) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = count.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let client = client.unwrap();
+            let broker = TcpStream::connect((Ipv4Addr::LOCALHOST, broker)).unwrap();
+            let ends = [(&client, &broker), (&broker, &client)];
+            for (from, to) in ends.map(|(a, b)| (a.try_clone().unwrap(), b.try_clone().unwrap())) {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut &from, &mut &to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        }
+    });
+    (port, count)
+}
+
+#[test]
+fn who_is_refused_is_told_why_once_and_does_not_hammer() {
+    let Some(_) = mosquitto_or_skip() else { return };
+    let lab = Lab::new();
+    let users = users(lab.dir.path(), &[("dev-1", SECRET)]);
+    let guarded = format!("allow_anonymous false\npassword_file {}", users.display());
+    let expired = lab.sign("expired", &["localhost"], EXPIRED);
+    let elsewhere = lab.sign("elsewhere", &["mq.example.org"], VALID);
+    let stranger = Authority::new(lab.dir.path(), "stranger");
+    let ours = stranger.sign(lab.dir.path(), "dev-1", &["dev-1"], VALID);
+    let certified = format!(
+        "cert_file='{}'\nkey_file='{}'",
+        ours.cert.display(),
+        ours.key.display()
+    );
+    let certificate = "the broker's certificate";
+    let cases = [
+        (&expired, "", "", format!("{certificate} has expired")),
+        (
+            &elsewhere,
+            "",
+            "",
+            format!("{certificate} is for mq.example.org, not for localhost"),
+        ),
+        (
+            &lab.server,
+            "require_certificate true",
+            &*certified,
+            "refused this device's certificate".into(),
+        ),
+        (
+            &lab.server,
+            &*guarded,
+            "username='dev-1'",
+            "the broker refused".into(),
+        ),
+    ];
+    std::thread::scope(|scope| {
+        for (server, broker, mqtt, words) in cases {
+            let lab = &lab;
+            scope.spawn(move || {
+                let dir = tempfile::tempdir().unwrap();
+                let broker = lab.broker(server, broker);
+                let (port, knocks) = counted(broker.port);
+                let ca = lab.authority.file.display();
+                let config = configuration(
+                    dir.path(),
+                    &format!("[mqtt]\nurl='mqtts://localhost:{port}'\nca_file='{ca}'\n{mqtt}"),
+                );
+                let wrong = [("OCELLUS_MQTT_PASSWORD", "wrong")];
+                let (output, text) = says(&["run", "--seconds", "5"], &config, &wrong);
+                assert!(output.status.success(), "{text}");
+                assert_eq!(text.matches(&words).count(), 1, "{words}: {text}");
+                // At once, and once more after 2.5 to 5 seconds.
+                let knocks = knocks.load(Ordering::SeqCst);
+                assert!((1..=2).contains(&knocks), "{words}: {knocks}");
+            });
+        }
+    });
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub struct TlsSettings<'a> {
     pub cert_file: Option<&'a Path>,
     /// PEM text of its key: PKCS#8, PKCS#1 or SEC1, not encrypted.
     pub key: Option<&'a Secret>,
-    /// The name that must be in the broker's certificate; the host's if there is none.
+    /// The name that must be in the broker's certificate; the host's if there is none. SNI stays the host's.
     pub server_name: Option<&'a str>,
 }
 
