@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need: mosquitto and ffmpeg from Debian's packages, onnxruntime and friends and Home Assistant
-# from PyPI into virtual environments, Prometheus beside them, a kernel with cameras for a virtual machine. Says what is missing where it may not install.
+# from PyPI into virtual environments, Prometheus and InfluxDB beside them, a kernel with cameras for a virtual machine. Says what is missing where it may not install.
 set -euo pipefail
 venv=${1:?usage: scripts/test-deps.sh VENV}
 cd "$(dirname "$0")/.."
@@ -33,7 +33,7 @@ elif [ ! -f "$home/.installed" ] || [ scripts/home-assistant-requirements.txt -n
     touch "$home/.installed"
 fi
 
-# Node-RED, whose flow is in docs/dashboards.md, and AsyncAPI's own schema.
+# Node-RED, whose flows are in docs/dashboards.md, its way to InfluxDB, and AsyncAPI's own schema.
 node=$(dirname "$venv")/node
 if [ ! -f "$node/.installed" ] || [ scripts/node-requirements.txt -nt "$node/.installed" ]; then
     mkdir -p "$node"
@@ -42,18 +42,25 @@ if [ ! -f "$node/.installed" ] || [ scripts/node-requirements.txt -nt "$node/.in
     touch "$node/.installed"
 fi
 
-# Prometheus and its exporter for MQTT: unpacked, not installed, so that no service of theirs is started on this machine.
-prometheus=$(dirname "$venv")/prometheus
-if [ ! -f "$prometheus/.installed" ]; then
-    command -v apt-get >/dev/null || { echo "Prometheus is unpacked from Debian's packages: no apt-get here" >&2; exit 1; }
+# unpack NAME PACKAGE…
+# Unpacked, not installed, so that no service of theirs is started on this machine.
+unpack() {
+    local to
+    to=$(dirname "$venv")/$1
+    shift
+    [ ! -f "$to/.installed" ] || return 0
+    command -v apt-get >/dev/null || { echo "$* is unpacked from Debian's packages: no apt-get here" >&2; exit 1; }
     as_root apt-get update -qq || true
-    rm -rf "$prometheus"
-    mkdir -p "$prometheus"
-    (cd "$prometheus" && apt-get -o APT::Sandbox::User="$(id -un)" download -qq prometheus prometheus-mqtt-exporter
+    rm -rf "$to"
+    mkdir -p "$to"
+    (cd "$to" && apt-get -o APT::Sandbox::User="$(id -un)" download -qq "$@"
         for package in ./*.deb; do dpkg-deb -x "$package" .; done
         rm ./*.deb)
-    touch "$prometheus/.installed"
-fi
+    touch "$to/.installed"
+}
+# With its exporter for MQTT.
+unpack prometheus prometheus prometheus-mqtt-exporter
+unpack influxdb influxdb
 
 # Elsewhere than on x86-64 there is no such test.
 [ "$(uname -m)" != x86_64 ] || tests/guest/prepare.sh

@@ -1,4 +1,4 @@
-//! What docs/dashboards.md and schema/asyncapi-1.0.json promise, with the program itself, mosquitto, Python, Node-RED and Prometheus.
+//! What docs/dashboards.md and schema/asyncapi-1.0.json promise, with the program itself, mosquitto, Python, Node-RED, InfluxDB and Prometheus.
 
 mod common;
 
@@ -8,12 +8,14 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant, SystemTime};
 
 use common::device::{Device, configure};
 use common::mosquitto::{DEADLINE, Observer, Seen, free_port, mosquitto_or_skip, publish};
 use common::onnx::{boxes, red_pixels};
 use common::schema::check;
 use common::{python, skip};
+use ocellus::clock::rfc3339_ms;
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -34,6 +36,22 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The JSON that a server on this machine answers, if it does.
+fn ask(port: u16, method: &str, path: &str) -> Option<Value> {
+    let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    let head = format!("{method} {path} HTTP/1.0\r\nContent-Length: 0\r\n\r\n");
+    connection.write_all(head.as_bytes()).ok()?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).ok()?;
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    serde_json::from_str(body).ok()
+}
+
+/// For a URL's query.
+fn encoded(text: &str) -> String {
+    text.bytes().map(|b| format!("%{b:02x}")).collect()
 }
 
 fn asyncapi() -> Value {
@@ -82,6 +100,36 @@ fn twenty_lines_of_python_decode_embeddings() {
     }
 }
 
+/// With a flow in which these ports are put in the place of the usual ones; it is connected to its broker.
+fn node_red(modules: &Path, dir: &Path, flow: &str, ports: &[(&str, u16)]) -> Option<Process> {
+    let mut here = flow.to_string();
+    for (usual, port) in ports {
+        let usual = format!("\"port\":\"{usual}\"");
+        assert!(here.contains(&usual), "{usual}: {here}");
+        here = here.replace(&usual, &format!("\"port\":\"{port}\""));
+    }
+    let file = dir.join("flows.json");
+    std::fs::write(&file, here).unwrap();
+    let mut child = Command::new("node")
+        .arg(modules.join("node-red/red.js"))
+        .arg("--userDir")
+        .arg(dir)
+        .args(["--port", &free_port().to_string()])
+        .arg(&file)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let process = Process(child);
+    assert!(
+        lines.any(|l| l.is_ok_and(|l| l.contains("Connected to broker"))),
+        "Node-RED ended"
+    );
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+    Some(process)
+}
+
 #[test]
 fn the_node_red_flow_says_what_appeared() {
     let Some(node) = node_modules() else {
@@ -90,39 +138,14 @@ fn the_node_red_flow_says_what_appeared() {
     let Some(broker) = mosquitto_or_skip() else {
         return;
     };
-    let flow = snippets("json")[0];
-    let parsed: Value = serde_json::from_str(flow).unwrap();
-    assert_eq!(parsed[1]["type"], "mqtt-broker");
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("flows.json");
-    let here = flow.replace(
-        "\"port\":\"1883\"",
-        &format!("\"port\":\"{}\"", broker.port),
-    );
-    assert_ne!(here, flow);
-    std::fs::write(&file, here).unwrap();
     // It has subscribed once the broker knows its client; mosquitto says so nowhere, so that the device's own events are awaited.
     let alerts = Observer::start(broker.port, "alerts/#");
     let events = Observer::start(broker.port, "ocellus/+/+/event");
-    let child = Command::new("node")
-        .arg(node.join("node-red/red.js"))
-        .arg("--userDir")
-        .arg(dir.path())
-        .args(["--port", &free_port().to_string()])
-        .arg(&file)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn();
-    let Ok(mut child) = child else {
+    let flow = snippets("json")[0];
+    let Some(_node_red) = node_red(&node, dir.path(), flow, &[("1883", broker.port)]) else {
         return skip("node is not installed");
     };
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let _child = Process(child);
-    assert!(
-        lines.any(|l| l.is_ok_and(|l| l.contains("Connected to broker"))),
-        "Node-RED ended"
-    );
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
     let _device = Device::start(&configure(
         dir.path(),
         &["porch"],
@@ -166,6 +189,153 @@ fn the_node_red_flow_says_what_appeared() {
     );
     let alert = alerts.wait("the made event", |s| s.topic == "alerts/x/y");
     assert_eq!(alert.text(), "cat (91 %)");
+}
+
+/// InfluxDB, as Debian has it.
+struct Influx {
+    port: u16,
+    _process: Process,
+    _dir: tempfile::TempDir,
+}
+
+impl Influx {
+    /// `None`: scripts/test-deps.sh has not unpacked it.
+    fn start() -> Option<Self> {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/influxdb/usr/bin/influxd");
+        if !program.exists() {
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let config = format!(
+            "reporting-disabled = true\nbind-address = '127.0.0.1:0'\n[meta]\ndir = '{}'\n[data]\ndir = '{}'\nwal-dir = '{}'\n\
+             [monitor]\nstore-enabled = false\n[http]\nbind-address = '127.0.0.1:{port}'\n",
+            at("meta"),
+            at("data"),
+            at("wal")
+        );
+        std::fs::write(at("influxdb.conf"), config).unwrap();
+        let child = Command::new(program)
+            .args(["-config", &at("influxdb.conf")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Some(Self {
+            port,
+            _process: Process(child.unwrap()),
+            _dir: dir,
+        })
+    }
+
+    /// The result of a query once it satisfies.
+    fn query(&self, method: &str, query: &str, satisfies: impl Fn(&Value) -> bool) -> Value {
+        let path = format!("/query?db=ocellus&q={}", encoded(query));
+        let end = Instant::now() + 3 * DEADLINE;
+        loop {
+            let answer = ask(self.port, method, &path);
+            let result = answer.map(|a| a["results"][0].clone()).unwrap_or_default();
+            assert!(result["error"].is_null(), "{query}: {result}");
+            if satisfies(&result) {
+                return result;
+            }
+            assert!(Instant::now() < end, "{query}: {result}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// The series of a query, once there are any.
+    fn series(&self, query: &str) -> Vec<Value> {
+        let result = self.query("GET", query, |r| r["series"].is_array());
+        result["series"].as_array().unwrap().clone()
+    }
+}
+
+/// Names and values of a series' first row.
+fn first_row(series: &Value) -> BTreeMap<&str, &Value> {
+    let names = series["columns"].as_array().unwrap();
+    let names = names.iter().map(|n| n.as_str().unwrap());
+    names.zip(series["values"][0].as_array().unwrap()).collect()
+}
+
+#[test]
+fn every_query_of_the_page_has_data_in_influxdb() {
+    let (Some(node), Some(influx)) = (node_modules(), Influx::start()) else {
+        return skip("Node-RED or InfluxDB is not there (scripts/test-deps.sh)");
+    };
+    let Some(broker) = mosquitto_or_skip() else {
+        return;
+    };
+    let (_, create) = PAGE.split_once("--data-urlencode 'q=").unwrap();
+    let create = create.split_once('\'').unwrap().0;
+    influx.query("POST", create, |r| r["statement_id"] == 0);
+    let dir = tempfile::tempdir().unwrap();
+    let states = Observer::start(broker.port, "ocellus/+/+/state");
+    let ports = [("1883", broker.port), ("8086", influx.port)];
+    let Some(_node_red) = node_red(&node, dir.path(), snippets("json")[1], &ports) else {
+        return skip("node is not installed");
+    };
+    let _device = Device::start(&configure(
+        dir.path(),
+        &["porch"],
+        broker.port,
+        "[smoothing]\nwindow_ms = 0\nmin_duration_ms = 0\n",
+    ));
+    let mut queries = 0;
+    for query in snippets("sql")[0].lines() {
+        let now = query
+            .replace("$timeFilter", "time > now() - 1h")
+            .replace("$__interval", "1s");
+        let series = influx.series(&now);
+        // The curves' names.
+        for tag in ["device", "camera"] {
+            let (_, group) = now.split_once("GROUP BY").unwrap_or_default();
+            if group.contains(tag) {
+                assert!(
+                    !series[0]["tags"][tag].as_str().unwrap().is_empty(),
+                    "{query}"
+                );
+            }
+        }
+        let known = series[0]["values"].as_array().unwrap();
+        assert!(known.iter().any(|row| !row[1].is_null()), "{query}");
+        queries += 1;
+    }
+    assert_eq!(queries, 8);
+
+    // What is there is what was sent, at the time of the picture.
+    let state = states.wait("a state", |s| !s.retained).json();
+    let at = format!("WHERE time = '{}'", state["ts"].as_str().unwrap());
+    let series = influx.series(&format!("SELECT * FROM ocellus_camera {at} GROUP BY *"));
+    assert_eq!(
+        series[0]["tags"],
+        json!({"device": "dev-1", "camera": "porch"})
+    );
+    let row = first_row(&series[0]);
+    for key in ["seq", "score", "fps", "infer_ms", "age_ms"] {
+        assert_eq!(row[key].as_f64(), state[key].as_f64(), "{key}");
+    }
+    let label = row.get("label").copied().unwrap_or(&Value::Null);
+    assert_eq!(label, &state["label"]);
+
+    // What comes late lies where it belongs, and what comes twice is there once.
+    let event = |ts: &str, replayed: bool| {
+        let event = json!({
+            "schema": "1.0", "device": "x", "camera": "y", "seq": 7, "ts": ts, "replayed": replayed,
+            "event_type": "appeared", "from": null, "to": "cat", "score": 0.914, "lasted_ms": 0.0,
+        });
+        check("event", &event);
+        publish(broker.port, "ocellus/x/y/event", &event.to_string(), false);
+    };
+    let ago = |hours: u64| rfc3339_ms(SystemTime::now() - Duration::from_secs(3600 * hours));
+    let (early, late) = (ago(24), ago(23));
+    event(&early, false);
+    event(&early, true);
+    event(&late, false);
+    let of_x = "FROM ocellus_event WHERE device = 'x'";
+    influx.series(&format!("SELECT * {of_x} AND time = '{late}'"));
+    let count = format!("SELECT count(\"to\") {of_x} AND time = '{early}'");
+    assert_eq!(first_row(&influx.series(&count)[0])["count"], 1);
 }
 
 /// Where scripts/test-deps.sh unpacks Prometheus and its exporter for MQTT.
@@ -260,12 +430,7 @@ impl Prometheus {
 
     /// `data` of the answer of its HTTP interface, if it gives one.
     fn ask(&self, path: &str) -> Option<Value> {
-        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()?;
-        write!(connection, "GET /api/v1/{path} HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).ok()?;
-        let (_, body) = answer.split_once("\r\n\r\n")?;
-        let body: Value = serde_json::from_str(body).ok()?;
+        let body = ask(self.port, "GET", &format!("/api/v1/{path}"))?;
         let error = body["error"].as_str().unwrap_or_default();
         assert!(error.is_empty(), "{path}: {error}");
         Some(body["data"].clone())
@@ -273,20 +438,20 @@ impl Prometheus {
 
     /// The series of an expression, once there are any.
     fn evaluate(&self, expression: &str) -> Vec<Value> {
-        let encoded: String = expression.bytes().map(|b| format!("%{b:02x}")).collect();
-        let end = std::time::Instant::now() + 3 * DEADLINE;
+        let encoded = encoded(expression);
+        let end = Instant::now() + 3 * DEADLINE;
         loop {
             let data = self.ask(&format!("query?query={encoded}"));
             let series = data.and_then(|d| d["result"].as_array().cloned());
             match series {
                 Some(series) if !series.is_empty() => return series,
                 _ => assert!(
-                    std::time::Instant::now() < end,
+                    Instant::now() < end,
                     "no data: {expression}; {}",
                     self.logs()
                 ),
             }
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 
@@ -377,7 +542,7 @@ fn every_panel_of_the_grafana_dashboard_has_data_in_prometheus() {
     let taken =
         value("max_over_time(ocellus_camera_inference_seconds{device='dev-1',camera='porch'}[5m])");
     let mut seen = Vec::new();
-    while let Some(state) = states.next_within(std::time::Duration::ZERO) {
+    while let Some(state) = states.next_within(Duration::ZERO) {
         seen.push(state.json()["infer_ms"].as_f64().unwrap());
     }
     assert!(
@@ -386,7 +551,7 @@ fn every_panel_of_the_grafana_dashboard_has_data_in_prometheus() {
     );
 
     // The page's alerts are rules that hold: this device is silent, since there is none.
-    let end = std::time::Instant::now() + 3 * DEADLINE;
+    let end = Instant::now() + 3 * DEADLINE;
     loop {
         let rules = prometheus.ask("rules").unwrap()["groups"][0]["rules"].clone();
         let states: Vec<_> = rules
@@ -403,8 +568,8 @@ fn every_panel_of_the_grafana_dashboard_has_data_in_prometheus() {
         {
             break;
         }
-        assert!(std::time::Instant::now() < end, "{rules}");
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(Instant::now() < end, "{rules}");
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -448,9 +613,9 @@ fn one_of_each(port: u16, dir: &Path) -> Vec<Seen> {
     missing.retain(|m| !seen.iter().any(|s| s.topic.ends_with(&format!("/{m}"))));
     publish(port, "ocellus/dev-1/porch/enter/set", "0.65", false);
     let mut asked = false;
-    let end = std::time::Instant::now() + 3 * DEADLINE;
+    let end = Instant::now() + 3 * DEADLINE;
     while !missing.is_empty() {
-        assert!(std::time::Instant::now() < end, "did not come: {missing:?}");
+        assert!(Instant::now() < end, "did not come: {missing:?}");
         let next = observer.wait(&format!("{missing:?}"), |_| true);
         if !asked && next.topic.ends_with("/classification") {
             asked = true;
