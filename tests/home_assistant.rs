@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use common::device::{Device, configure};
 use common::mosquitto::{Observer, mosquitto_or_skip, publish};
 use common::onnx::boxes;
+use common::schema;
 use common::{home_assistant, skip};
 use prost::Message;
 use serde_json::{Value, json};
@@ -99,6 +100,19 @@ impl HomeAssistant {
             }
             assert!(Instant::now() < end, "did not happen: {what}: {states:#?}");
             std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Exactly this, by notify.notify, once there is as much.
+    fn has_said(&mut self, expected: &[&str]) {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let said = self.order(json!({"do": "notified"}))["said"].clone();
+            if said.as_array().unwrap().len() >= expected.len() {
+                return assert_eq!(said, json!(expected));
+            }
+            assert!(Instant::now() < end, "said too little: {said}");
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 
@@ -249,6 +263,69 @@ fn home_assistant_shows_the_device_over_every_restart() {
     ha.stop();
 }
 
+/// The automation of docs/dashboards.md, for this device.
+#[test]
+fn the_pages_automation_tells_what_came_once() {
+    let Some(python) = home_assistant() else {
+        return skip("Home Assistant is not installed (scripts/test-deps.sh)");
+    };
+    let Some(broker) = mosquitto_or_skip() else {
+        return;
+    };
+    let page = include_str!("../docs/dashboards.md");
+    let automation = page.split("```yaml\n").nth(1).unwrap();
+    let automation = automation.split("```").next().unwrap();
+    assert!(automation.starts_with("alias: "));
+    let automation = automation.replace("porch_pi", "dev_1");
+    let dir = tempfile::tempdir().unwrap();
+    // The device has no events of its own meanwhile.
+    let more = "[discovery]\nformat = 'component'\n[smoothing]\nmin_duration_ms = 3600000\n";
+    let config = configure(dir.path(), &["porch"], broker.port, more);
+    let device = Device::start(&config);
+    let ha_dir = dir.path().join("home-assistant");
+    let mut ha = HomeAssistant::start(&python, &ha_dir, broker.port);
+    ha.wait_until_known("everything is there", &["porch"]);
+    ha.order(json!({"do": "automate", "yaml": automation}));
+
+    let answers = Observer::start(broker.port, "ocellus/dev-1/cmd/result");
+    let happens = |seq: u64, to: &str, replayed: bool| {
+        let event = json!({
+            "schema": "1.0", "device": "dev-1", "camera": "porch", "seq": seq, "ts": "2026-11-23T17:34:14.083Z",
+            "replayed": replayed, "event_type": "appeared", "from": null, "to": to, "score": 0.9, "lasted_ms": 0.0,
+        });
+        schema::check("event", &event);
+        publish(
+            broker.port,
+            "ocellus/dev-1/porch/event",
+            &event.to_string(),
+            false,
+        );
+    };
+    happens(1, "cat", false);
+    happens(2, "person", true);
+    happens(3, "person", false);
+    let picture = answers.wait("a picture was asked for", |_| true).json();
+    assert_eq!(
+        picture["result"]["topic"], "ocellus/dev-1/porch/snapshot",
+        "{picture}"
+    );
+    ha.has_said(&["person at the porch"]);
+
+    // The device comes back: that is no event.
+    let class = "sensor.dev_1_porch_class";
+    assert!(device.stop().success());
+    ha.wait("offline", |s| s[class] == "unavailable");
+    let _device = Device::start(&config);
+    ha.wait("online", |s| s[class] != "unavailable");
+    happens(4, "cat", false);
+    happens(5, "person", false);
+    answers.wait("a second picture", |s| {
+        s.json()["result"]["topic"] == "ocellus/dev-1/porch/snapshot"
+    });
+    ha.has_said(&["person at the porch"; 2]);
+    ha.stop();
+}
+
 #[test]
 fn its_own_schemas_take_every_message() {
     let Some(python) = home_assistant() else {
@@ -272,7 +349,12 @@ fn its_own_schemas_take_every_message() {
         ("device", &["porch"], "", 0),
         ("device", &["porch"], &detects, 7),
     ] {
-        let more = format!("[discovery]\nformat = '{format}'\n{with}");
+        // The device form is what is announced where nothing is said.
+        let said = match format {
+            "device" => String::new(),
+            _ => format!("[discovery]\nformat = '{format}'\n"),
+        };
+        let more = said + with;
         let config = configure(dir.path(), cameras, broker.port, &more);
         let observer = Observer::start(broker.port, "homeassistant/#");
         let device = Device::start(&config);

@@ -5,6 +5,8 @@ usage: home_assistant.py CONFIG_DIRECTORY BROKER_PORT
 One JSON object a line on standard input, one answer each on standard output:
 {"do": "states"}                                 every entity of MQTT: state, attributes, unique id, device
 {"do": "call", "service": "switch.turn_off", "entity": "switch.x", "data": {}}
+{"do": "automate", "yaml": "alias: …"}           an automation, as one writes it
+{"do": "notified"}                               what was said by notify.notify, which is ours
 {"do": "stop"}                                   a clean stop; the directory serves the next start
 """
 
@@ -16,6 +18,7 @@ import sys
 
 from homeassistant import auth, bootstrap, config_entries, core, loader, setup
 from homeassistant.helpers import device_registry, entity_registry
+from homeassistant.util.yaml import parse_yaml
 
 PLATFORMS = ["sensor", "binary_sensor", "event", "image", "switch", "number", "button"]
 
@@ -68,10 +71,22 @@ def states(hass):
     return {"entities": found, "devices": names}
 
 
+async def automate(hass, yaml, notified):
+    hass.services.async_register("notify", "notify", lambda call: notified.append(call.data["message"]))
+    config = {"automation": [parse_yaml(yaml)]}
+    if not await setup.async_setup_component(hass, "automation", config):
+        raise ValueError("no automation")
+    await hass.async_block_till_done()
+    found = {state.entity_id: state.state for state in hass.states.async_all("automation")}
+    if list(found.values()) != ["on"]:
+        raise ValueError(f"not what Home Assistant takes: {found}")
+
+
 async def main(directory, port):
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     hass = await start(directory, port)
+    notified = []
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
@@ -87,6 +102,10 @@ async def main(directory, port):
                 domain, service = order["service"].split(".")
                 data = {"entity_id": order["entity"], **order.get("data", {})}
                 await hass.services.async_call(domain, service, data, blocking=True)
+            elif order["do"] == "automate":
+                await automate(hass, order["yaml"], notified)
+            elif order["do"] == "notified":
+                answer = {"said": notified}
             elif order["do"] == "stop":
                 break
         except Exception as error:  # The test is told.
