@@ -84,6 +84,8 @@ pub struct Stats {
     pub queue_full: Counter,
     /// Observations that were not sent because they had outlived `mqtt.observation_expiry_s`.
     pub expired: Counter,
+    /// Messages that the broker refused (MQTT 5), or that were too large for it.
+    pub refused: Counter,
     /// Observations held back by `publish.max_rate`.
     pub rate_limited: Counter,
     /// Commands and settings that were obeyed.
@@ -232,6 +234,7 @@ impl Stats {
             published: Counter::default(),
             queue_full: Counter::default(),
             expired: Counter::default(),
+            refused: Counter::default(),
             rate_limited: Counter::default(),
             commands: Counter::default(),
             commands_refused: Counter::default(),

@@ -7,7 +7,9 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use common::mosquitto::{DEADLINE, Mosquitto, Observer, free_port, mosquitto_or_skip, publish};
+use common::mosquitto::{
+    DEADLINE, Mosquitto, Observer, free_port, mosquitto_or_skip, mosquitto_with_or_skip, publish,
+};
 use common::schema::{check, check_seen};
 use ocellus::clock::SystemClock;
 use ocellus::controls::{CameraSettings, Controls};
@@ -452,6 +454,35 @@ fn messages_of_mqtt_5_say_what_they_are() {
     assert_eq!(p.user, [("schema".to_string(), "1.0".to_string())]);
     let expiry = p.expiry.unwrap();
     assert!(expiry <= Duration::from_secs(600) && expiry > Duration::from_secs(500));
+    device.stop();
+}
+
+/// Under 3.1.1 a broker cannot say so.
+#[test]
+fn what_a_broker_of_mqtt_5_refuses_is_counted_and_the_rest_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = dir.path().join("rules");
+    std::fs::write(&rules, "topic readwrite #\ntopic deny ocellus/+/+/event\n").unwrap();
+    let extra = format!("acl_file {}", rules.display());
+    let Some(broker) = mosquitto_with_or_skip(&extra) else {
+        return;
+    };
+    let observer = Observer::start(broker.port, "ocellus/dev-1/#");
+    let device = Device::start(MqttSettings {
+        version: 5,
+        ..settings(broker.url())
+    });
+    device.observe(observation(1, Some((None, Some("mailbox")))));
+    device.observe(observation(2, None));
+    let told = observer.wait("it is counted", |s| {
+        s.topic.ends_with("/health") && s.json()["refused"] == 1
+    });
+    check_seen(&told);
+    device.observe(observation(3, None));
+    observer.wait("the rest", |s| {
+        s.topic.ends_with("/classification") && s.json()["seq"] == 3
+    });
+    assert_eq!(device.stats.broker_connects.get(), 1);
     device.stop();
 }
 

@@ -578,9 +578,8 @@ mod tests {
                 .unwrap()
                 .broker
                 .unwrap()
-                .listen
-                .port(),
-            1883
+                .listen,
+            SocketAddr::from(([127, 0, 0, 1], 1883))
         );
     }
 

@@ -391,6 +391,7 @@ impl Outlet {
                 self.delivery.done(token);
             }
             LinkEvent::Refused(token, why) => {
+                stats.refused.inc();
                 self.reporter.message_refused(&why, Instant::now());
                 self.delivery.done(token);
             }

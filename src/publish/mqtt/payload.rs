@@ -299,6 +299,7 @@ pub fn health(
     m.insert("published".into(), json!(stats.published.get()));
     m.insert("queue_full".into(), json!(stats.queue_full.get()));
     m.insert("expired".into(), json!(stats.expired.get()));
+    m.insert("refused".into(), json!(stats.refused.get()));
     m.insert("rate_limited".into(), json!(stats.rate_limited.get()));
     m.insert("commands".into(), json!(stats.commands.get()));
     let refused = stats.commands_refused.get();
