@@ -190,7 +190,9 @@ pub fn firmware_kills(case: &Case, kills: usize) -> Option<Tally> {
 pub fn cuts(case: &Case, count: usize) -> Option<Tally> {
     let mut bench = Bench::new(case)?;
     let firmware = bench.home.start();
-    for nth in 0..count {
+    // A few of them are each time others.
+    let first = bench.random.below(7) as usize;
+    for nth in first..first + count {
         let (_, acknowledged, connections) = bench.proxy.counts();
         wait_until("messages are acknowledged", || {
             bench.proxy.counts().1 > acknowledged
@@ -284,11 +286,9 @@ pub fn soak() {
         let value = std::env::var(format!("OCELLUS_SOAK_{name}")).ok();
         value.map_or(default, |v| v.parse().expect("a number"))
     };
-    let (broker, kills, cut) = (
-        number("BROKER_KILLS", 100),
-        number("KILLS", 100),
-        number("CUTS", 100),
-    );
+    // A quarter of each for each way of setting it up.
+    let part = |name: &str| number(name, 100).div_ceil(4);
+    let (broker, kills, cut) = (part("BROKER_KILLS"), part("KILLS"), part("CUTS"));
     let end = Instant::now() + Duration::from_secs(60 * number("MINUTES", 0) as u64);
     let start = Instant::now();
     let mut total = Tally::default();
@@ -302,7 +302,6 @@ pub fn soak() {
     };
     let mut rounds = 0;
     while rounds == 0 || Instant::now() < end {
-        // A quarter of each for each way of setting it up.
         for (nth, (mode, order)) in [
             ("offline", "live"),
             ("always", "live"),
@@ -321,19 +320,21 @@ pub fn soak() {
                 session: version == 5 && nth % 2 == 1,
                 ..Case::default()
             };
-            let part = |n: usize| n.div_ceil(4);
-            add(broker_kills(&case, part(broker)));
-            add(cuts(&case, part(cut)));
+            add(broker_kills(&case, broker));
+            add(cuts(&case, cut));
             let case = Case {
                 mode: "always",
                 ..case
             };
-            add(firmware_kills(&case, part(kills)));
+            add(firmware_kills(&case, kills));
         }
         rounds += 1;
     }
     println!(
-        "soak: {rounds} round(s) of {broker} kills of the broker, {kills} kill -9 of the program and {cut} failures of the network in {:.1} minutes: {total}",
+        "soak: {rounds} round(s) of {} kills of the broker, {} kill -9 of the program and {} failures of the network in {:.1} minutes: {total}",
+        4 * broker,
+        4 * kills,
+        4 * cut,
         start.elapsed().as_secs_f64() / 60.0
     );
 }
