@@ -85,9 +85,10 @@ pub(super) fn suppression(graph: &GraphProto) -> Result<Option<Suppression>, Str
     let max = number(0).filter(|n| *n >= 1.0);
     let usual = Limits::default();
     let limits = Limits {
-        threshold: share(2).unwrap_or(usual.threshold),
         iou: share(1).unwrap_or(usual.iou),
         max: max.map_or(usual.max, |n| (n as usize).min(MAX_DETECTIONS)),
+        // The graph's is for measuring: so low that every picture is full of boxes.
+        ..usual
     };
     Ok(Some(Suppression {
         node: name,
@@ -261,7 +262,7 @@ mod tests {
             iou,
             max,
         } = found.limits;
-        assert_eq!((threshold, iou, max), (0.05, 0.5, 200));
+        assert_eq!((threshold, iou, max), (0.5, 0.5, 200));
         let outputs: Vec<_> = whole.output.iter().map(|o| o.name.as_str()).collect();
         assert_eq!(outputs, ["boxes", "scores"]);
         assert_eq!(whole.node.len(), 2);

@@ -256,13 +256,9 @@ fn cut_off(
     let Some(found) = cut::before_suppression(graph)? else {
         return Ok(None);
     };
-    let Limits {
-        threshold,
-        iou,
-        max,
-    } = found.limits;
+    let Limits { iou, max, .. } = found.limits;
     notes.push(format!(
-        "the suppression in the graph (`{}`) is left out, ours runs on what it reads (`{}`); unless said otherwise with its threshold {threshold}, iou {iou} and max {max}",
+        "the suppression in the graph (`{}`) is left out, ours runs on what it reads (`{}`); unless said otherwise with its iou {iou} and max {max}",
         found.node,
         found.reads.join("`, `"),
     ));
