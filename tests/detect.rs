@@ -6,9 +6,9 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::mosquitto::{Observer, mosquitto_or_skip};
+use common::mosquitto::{Mosquitto, Observer, Seen, mosquitto_or_skip};
 use common::schema::check;
-use common::stills::{self, photographs, script};
+use common::stills::{self, made_detectors, photographs, script};
 use common::{ocellus, python, skip, test_data};
 use ocellus::model::{LoadOptions, Model};
 use ocellus::task::detect::{DetectSettings, Family};
@@ -144,16 +144,17 @@ fn every_family_is_decoded_as_published() {
     let (Some(data), Some(python)) = (test_data(), python()) else {
         return skip(NEEDS);
     };
-    let dir = tempfile::tempdir().unwrap();
-    let made = Command::new(&python)
-        .arg(script("detector_models.py"))
-        .arg(dir.path())
-        .status();
-    assert!(made.unwrap().success());
+    let dir = made_detectors(&python);
     let pictures = &photographs(&data)[..3];
     for (file, family, named) in [
         ("yolov5", Family::Yolov5, false),
+        ("yolov5-tiny", Family::Yolov5, false),
+        ("yolov5-p2", Family::Yolov5, false),
+        ("yolov5-p6", Family::Yolov5, false),
         ("yolov8", Family::Yolov8, false),
+        ("yolov8-tiny", Family::Yolov8, false),
+        ("yolov8-p2", Family::Yolov8, false),
+        ("yolov8-p6", Family::Yolov8, false),
         ("yolov10", Family::Yolov10, false),
         ("yolov3", Family::Yolov3, true),
         ("yolov3-tiny", Family::Yolov3, true),
@@ -286,6 +287,28 @@ fn ssd_with_a_suppression_in_its_graph_finds_what_onnxruntime_finds() {
     };
     let e = Model::load(&path, &options).unwrap_err().to_string();
     assert!(e.contains("export without the suppression"), "{e}");
+}
+
+/// One quantizer for pixels and scores, as a detector has it that was quantized to its end: nothing is found, and `doctor` says why.
+#[test]
+fn scores_that_a_quantizer_erased_are_noticed() {
+    let Some(python) = python() else {
+        return skip(NEEDS);
+    };
+    let dir = made_detectors(&python);
+    for (file, code, says) in [
+        ("yolov8-quantized.onnx", 1, "no score is left"),
+        ("yolov8.onnx", 0, "0.0 % of"),
+    ] {
+        let out = ocellus()
+            .args(["model", "doctor"])
+            .arg(dir.path().join(file))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert_eq!(out.status.code(), Some(code), "{file}: {text}");
+        assert!(text.contains(says), "{file}: {text}");
+    }
 }
 
 /// AP50 by pycocotools of what the program prints, and of onnxruntime's outputs from Pillow's pixels: within half a point of
@@ -442,20 +465,12 @@ fn the_command_prints_writes_and_explains() {
     }
 }
 
-/// From files to a subscriber at a real broker: each picture's detections, as the command prints them.
-#[test]
-fn detections_reach_the_subscriber() {
-    let Some(data) = test_data() else {
-        return skip(NEEDS);
-    };
-    let Some(broker) = mosquitto_or_skip() else {
-        return;
-    };
-    let model = data.join("models/yolox-nano-int8-qdq-u8s8.onnx");
+/// What the subscriber saw of a run over the photographs: of each its detections, as the command prints them. And how many boxes.
+fn over_the_broker(model: &Path, data: &Path, broker: &Mosquitto) -> (Vec<Seen>, usize) {
     let out = ocellus()
         .args(["detect", "--json", "--model"])
-        .arg(&model)
-        .args(photographs(&data))
+        .arg(model)
+        .args(photographs(data))
         .output()
         .unwrap();
     let printed: Vec<Value> = String::from_utf8(out.stdout)
@@ -488,12 +503,7 @@ fn detections_reach_the_subscriber() {
     let messages = subscriber.collect("offline, the last message", |m| {
         m.topic == "ocellus/bench/status" && m.text() == "offline"
     });
-    let of = |topic: &str| -> Vec<Value> {
-        let topic = format!("ocellus/bench/stills/{topic}");
-        let own = messages.iter().filter(|m| m.topic == topic);
-        own.map(|m| m.json()).collect()
-    };
-    let seen = of("detections");
+    let seen = of_topic(&messages, "detections");
     assert_eq!(seen.len(), 32, "a message for every picture");
     let mut boxes = 0;
     for (message, line) in seen.iter().zip(&printed) {
@@ -510,12 +520,54 @@ fn detections_reach_the_subscriber() {
             assert!((0..4).all(|i| near(&a["box"][i], &b["box"][i])), "{a} {b}");
         }
     }
+    (messages, boxes)
+}
+
+fn of_topic(messages: &[Seen], topic: &str) -> Vec<Value> {
+    let topic = format!("ocellus/bench/stills/{topic}");
+    let own = messages.iter().filter(|m| m.topic == topic);
+    own.map(|m| m.json()).collect()
+}
+
+/// From files to a subscriber at a real broker: each picture's detections, as the command prints them.
+#[test]
+fn detections_reach_the_subscriber() {
+    let Some(data) = test_data() else {
+        return skip(NEEDS);
+    };
+    let Some(broker) = mosquitto_or_skip() else {
+        return;
+    };
+    let model = data.join("models/yolox-nano-int8-qdq-u8s8.onnx");
+    let (messages, boxes) = over_the_broker(&model, &data, &broker);
     assert!(boxes > 30, "{boxes}");
     // Recognized as a detector, its threshold is a detector's.
     let threshold = "ocellus/bench/stills/threshold/state";
     let told = messages.iter().find(|m| m.topic == threshold);
     assert_eq!(told.map(|m| m.text()).as_deref(), Some("0.5"));
     // A person who appears is an event, and a state that a dashboard shows.
-    assert!(of("event").iter().any(|e| e["to"] == "person"));
-    assert!(of("state").iter().any(|s| s["label"].is_string()));
+    let events = of_topic(&messages, "event");
+    assert!(events.iter().any(|e| e["to"] == "person"));
+    let states = of_topic(&messages, "state");
+    assert!(states.iter().any(|s| s["label"].is_string()));
+}
+
+/// The same of detectors with a pyramid of anchors, one of them with a second network; random weights in the exports' form.
+#[test]
+fn detections_of_a_pyramid_reach_the_subscriber() {
+    let (Some(data), Some(python)) = (test_data(), python()) else {
+        return skip(NEEDS);
+    };
+    let dir = made_detectors(&python);
+    for model in ["retinanet", "faster_rcnn"] {
+        // A broker each: what the first device left there is not this one's.
+        let Some(broker) = mosquitto_or_skip() else {
+            return;
+        };
+        let (messages, boxes) = over_the_broker(&dir.path().join(model), &data, &broker);
+        println!("{model}: {boxes} boxes");
+        assert!(boxes > 30, "{model}: {boxes}");
+        let first = &of_topic(&messages, "detections")[0];
+        assert_eq!(first["model"]["id"], model, "{first}");
+    }
 }

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::stills::{photographs, script};
+use common::stills::{made_detectors, photographs, script};
 use common::{ocellus, python, skip, test_data};
 use ocellus::eval::coco::{Drawn, Found, Image, Scores, evaluate};
 use proptest::strategy::{Strategy, ValueTree};
@@ -180,21 +180,33 @@ fn keys(report: &Value) -> [Option<f64>; 12] {
     .map(|k| report[k].as_f64())
 }
 
-/// YOLOX-nano on the COCO pictures, from COCO's annotations with their 91 ids and from YOLO's files.
-#[test]
-fn a_detector_has_pycocotools_numbers() {
-    let (Some(data), Some(python)) = (test_data(), python()) else {
-        return skip(NEEDS);
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let (annotations, results) = (
-        dir.path().join("coco.json"),
-        dir.path().join("results.json"),
-    );
+/// `model eval` of a detector with these and more arguments.
+fn eval_boxes(
+    model: &Path,
+    data: &Path,
+    annotations: &Path,
+    more: &[&OsStr],
+) -> (Option<i32>, String, String) {
+    let images = data.join("images/coco/images");
+    let mut args = vec![
+        model.as_os_str(),
+        "--images".as_ref(),
+        images.as_os_str(),
+        "--annotations".as_ref(),
+        annotations.as_os_str(),
+    ];
+    args.extend(more);
+    eval(&args)
+}
+
+/// A detector on the COCO pictures, from COCO's annotations with their 91 ids, which are written to `annotations`, and from YOLO's files:
+/// pycocotools' numbers both times. Returns what the command said.
+fn numbers_of_a_detector(model: &Path, data: &Path, python: &Path, annotations: &Path) -> Value {
+    let results = annotations.with_file_name("results.json");
     let names = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/task/detect/coco.txt");
     let coco = data.join("images/coco");
     by_pycocotools(
-        &python,
+        python,
         &[
             "annotations".as_ref(),
             coco.as_os_str(),
@@ -202,48 +214,62 @@ fn a_detector_has_pycocotools_numbers() {
             annotations.as_os_str(),
         ],
     );
-    let (model, images) = (data.join("models/yolox-nano.onnx"), coco.join("images"));
-    let with = |annotations: &Path, more: &[&OsStr]| {
-        let mut args = vec![
-            model.as_os_str(),
-            "--images".as_ref(),
-            images.as_os_str(),
-            "--annotations".as_ref(),
-            annotations.as_os_str(),
-        ];
-        args.extend(more);
-        eval(&args)
-    };
-    let (code, out, err) = with(
-        &annotations,
-        &["--json".as_ref(), "--save".as_ref(), results.as_os_str()],
-    );
+    let more = ["--json".as_ref(), "--save".as_ref(), results.as_os_str()];
+    let (code, out, err) = eval_boxes(model, data, annotations, &more);
     assert_eq!(code, Some(0), "{err}");
     let report: Value = serde_json::from_str(&out).unwrap();
     let theirs = by_pycocotools(
-        &python,
+        python,
         &[
             "results".as_ref(),
             annotations.as_os_str(),
             results.as_os_str(),
         ],
     );
-    assert_equal(&keys(&report), &theirs, "yolox-nano");
-    println!(
-        "yolox-nano: AP50 {}, AP50:95 {}",
-        report["ap50"], report["ap"]
-    );
-    assert!(
-        report["ap50"].as_f64().unwrap() > 0.5 && report["boxes"].as_u64().unwrap() > 200,
-        "{report}"
-    );
+    let name = model.file_stem().unwrap_or_default().to_string_lossy();
+    assert_equal(&keys(&report), &theirs, &name);
+    println!("{name}: AP50 {}, AP50:95 {}", report["ap50"], report["ap"]);
 
-    let (code, out, err) = with(&coco.join("object_detection"), &["--json".as_ref()]);
+    let yolo = coco.join("object_detection");
+    let (code, out, err) = eval_boxes(model, data, &yolo, &["--json".as_ref()]);
     assert_eq!(code, Some(0), "{err}");
     let yolo: Value = serde_json::from_str(&out).unwrap();
     for (a, b) in keys(&report).iter().zip(keys(&yolo)) {
         assert!((a.unwrap() - b.unwrap()).abs() < 1e-9, "{report}\n{yolo}");
     }
+    report
+}
+
+/// RetinaNet and Faster R-CNN, whose labels are COCO's own numbers with gaps: random weights, for which most things are persons.
+#[test]
+fn detectors_of_a_pyramid_have_pycocotools_numbers() {
+    let (Some(data), Some(python)) = (test_data(), python()) else {
+        return skip(NEEDS);
+    };
+    let dir = made_detectors(&python);
+    for name in ["retinanet", "faster_rcnn"] {
+        let model = dir.path().join(name);
+        let report = numbers_of_a_detector(&model, &data, &python, &dir.path().join("coco.json"));
+        assert_eq!(report["boxes"].as_u64(), Some(221), "{report}");
+        assert!(report["ar_100"].as_f64().unwrap() > 0.0, "{report}");
+    }
+}
+
+/// YOLOX-nano, and what is refused.
+#[test]
+fn a_detector_has_pycocotools_numbers() {
+    let (Some(data), Some(python)) = (test_data(), python()) else {
+        return skip(NEEDS);
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let annotations = dir.path().join("coco.json");
+    let model = data.join("models/yolox-nano.onnx");
+    let report = numbers_of_a_detector(&model, &data, &python, &annotations);
+    assert!(
+        report["ap50"].as_f64().unwrap() > 0.5 && report["boxes"].as_u64().unwrap() > 200,
+        "{report}"
+    );
+    let with = |annotations: &Path, more: &[&OsStr]| eval_boxes(&model, &data, annotations, more);
     let (_, table, _) = with(&annotations, &["--only".as_ref(), "person".as_ref()]);
     assert!(
         table.contains("yolox-nano on 32 images") && table.contains("\nperson  "),
@@ -268,6 +294,7 @@ fn a_detector_has_pycocotools_numbers() {
             "no `{says}` in {err}"
         );
     }
+    let images = data.join("images/coco/images");
     let (code, _, err) = eval(&[model.as_os_str(), "--images".as_ref(), images.as_os_str()]);
     assert!(
         code == Some(78) && err.contains("a detector; give --annotations"),

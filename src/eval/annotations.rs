@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::coco::Drawn;
 use super::files;
-use crate::model::Labels;
+use crate::model::{Labels, stands_for_something};
 use crate::preprocess::image_size;
 use crate::toml_read::nearest;
 
@@ -90,7 +90,7 @@ impl Annotations {
                     .is_some_and(|l| only.iter().any(|o| o == l))
         };
         let read = match path.is_dir() {
-            true => Self::yolo(path, images, classes, &wanted),
+            true => Self::yolo(path, images, &numbered(labels, classes), &wanted),
             false => Self::coco(path, images, labels, only, &wanted),
         };
         let read = read.with_context(|| format!("{}", path.display()))?;
@@ -194,11 +194,11 @@ impl Annotations {
     }
 
     /// `NAME.txt` for each image, with a line `class centre-x centre-y width height` in 0 to 1 for each thing, or `class x y x y …` with its outline.
-    /// An image without a file has nothing on it.
+    /// An image without a file has nothing on it. `numbered`: the model's class of each class number.
     fn yolo(
         directory: &Path,
         images: &Path,
-        classes: usize,
+        numbered: &[usize],
         wanted: &dyn Fn(usize) -> bool,
     ) -> anyhow::Result<Self> {
         let mut annotated = Vec::new();
@@ -219,7 +219,7 @@ impl Annotations {
                     .zip(lines.lines())
                     .filter(|(_, l)| !l.trim().is_empty())
                 {
-                    let one = yolo_line(line, size, classes);
+                    let one = yolo_line(line, size, numbered);
                     let one = one.with_context(|| format!("{}:{n}", text.display()))?;
                     drawn.extend(Some(one).filter(|d| wanted(d.class)));
                 }
@@ -231,7 +231,8 @@ impl Annotations {
             "no text file has the name of an image in {}",
             images.display()
         );
-        let of = (0..classes).filter(|c| wanted(*c)).map(|c| (c, c as i64));
+        let of = numbered.iter().copied().zip(0..);
+        let of = of.filter(|(class, _)| wanted(*class));
         Ok(Self {
             images: annotated,
             categories: of.collect(),
@@ -239,16 +240,21 @@ impl Annotations {
     }
 }
 
-fn yolo_line(line: &str, (width, height): (u32, u32), classes: usize) -> anyhow::Result<Drawn> {
+/// The model's class of each number in YOLO's files, which count those that stand for something.
+fn numbered(labels: &Labels, classes: usize) -> Vec<usize> {
+    let names = |class: &usize| labels.iter().nth(*class).is_none_or(stands_for_something);
+    (0..classes).filter(names).collect()
+}
+
+fn yolo_line(line: &str, (width, height): (u32, u32), numbered: &[usize]) -> anyhow::Result<Drawn> {
     let mut words = line.split_whitespace();
-    let class: usize = words
+    let number: usize = words
         .next()
         .and_then(|w| w.parse().ok())
         .context("it does not begin with a class number")?;
-    anyhow::ensure!(
-        class < classes,
-        "class {class} is none of the model's {classes}"
-    );
+    let class = *numbered
+        .get(number)
+        .with_context(|| format!("class {number} is none of the model's {}", numbered.len()))?;
     let numbers: Result<Vec<f64>, _> = words.map(str::parse).collect();
     let numbers = numbers.context("a word is no number")?;
     anyhow::ensure!(
@@ -404,7 +410,7 @@ mod tests {
 
     #[test]
     fn yolos_lines_are_boxes_or_outlines() {
-        let line = |l: &str| yolo_line(l, (100, 50), 3).map(|d| (d.class, d.bbox));
+        let line = |l: &str| yolo_line(l, (100, 50), &[0, 1, 2]).map(|d| (d.class, d.bbox));
         assert_eq!(
             line("2 0.5 0.5 0.2 0.4").unwrap(),
             (2, [40.0, 15.0, 20.0, 20.0])

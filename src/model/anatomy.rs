@@ -95,6 +95,8 @@ pub(super) struct GraphFacts {
     pub normalizes_by: Option<String>,
     /// Classes among which an ArgMax chose the first output, if one did.
     pub argmax_of: Option<usize>,
+    /// The step of the quantizer that wrote the first output, if one did for all its elements.
+    pub output_step: Option<f32>,
 }
 
 impl Anatomy {
@@ -382,8 +384,11 @@ fn facts(graph: &GraphProto, neighbours: &Neighbours<'_>, shapes: &Shapes) -> Gr
         };
         match node.op_type.as_str() {
             "Softmax" | "QLinearSoftmax" => facts.softmaxes += 1,
-            "QuantizeLinear" | "DequantizeLinear" | "Identity" | "Flatten" | "Reshape"
-            | "Squeeze" | "Cast" => {}
+            "DequantizeLinear" => {
+                let quantizer = super::engine::scale_and_zero(graph, node);
+                facts.output_step = facts.output_step.or(quantizer.map(|(scale, _)| scale));
+            }
+            "QuantizeLinear" | "Identity" | "Flatten" | "Reshape" | "Squeeze" | "Cast" => {}
             "ArgMax" => {
                 facts.argmax_of = chosen_from(node, shapes);
                 break;

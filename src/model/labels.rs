@@ -5,6 +5,11 @@ use std::sync::Arc;
 use super::files::{self, ModelFiles};
 use super::{LoadOptions, Manifest, ModelError};
 
+/// Whether a label names a class, and does not fill a gap among the output's numbers: those of torchvision's detectors have two kinds.
+pub fn stands_for_something(label: &str) -> bool {
+    !["__background__", "N/A"].contains(&label)
+}
+
 /// Class names, in the order of the output. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Labels(Arc<[Arc<str>]>);

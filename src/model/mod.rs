@@ -31,7 +31,7 @@ use sha2::{Digest, Sha256};
 pub use anatomy::{Anatomy, Layer, TensorInfo};
 pub use error::ModelError;
 pub use golden::SelfTest;
-pub use labels::Labels;
+pub use labels::{Labels, stands_for_something};
 pub use manifest::{
     Golden, Manifest, ManifestDetect, ManifestEmbedding, ManifestInput, ManifestOutput,
     ManifestSegment,

@@ -1,6 +1,7 @@
 //! Photographs through a model, and what it was fed, so that another program can be fed the same.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use ocellus::frame::{FrameMeta, FramePool};
 use ocellus::model::{LoadOptions, Model};
@@ -14,6 +15,17 @@ pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/python")
         .join(name)
+}
+
+/// Detectors with random weights, in the forms in which the families are exported.
+pub fn made_detectors(python: &Path) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let made = Command::new(python)
+        .arg(script("detector_models.py"))
+        .arg(dir.path())
+        .status();
+    assert!(made.unwrap().success());
+    dir
 }
 
 /// COCO's, of the test data.

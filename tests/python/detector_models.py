@@ -33,8 +33,8 @@ class Graph:
         self.nodes.append(helper.make_node(op, list(inputs), outputs, name=outputs[0], **attributes))
         return outputs[0] if n == 1 else outputs
 
-    def head(self, cells: int | tuple[int, int], channels: int, spread: float = 1.2) -> str:
-        """[1, channels, h, w] for that many cells. Not spread so wide that many sigmoids are 1: equal scores have no order."""
+    def head(self, cells: int | tuple[int, int], channels: int, spread: float = 1.2, more=0) -> str:
+        """[1, channels, h, w] for that many cells; `more` of a channel is on top of what is random. Not spread so wide that many sigmoids are 1: equal scores have no order."""
         w, h = (cells, cells) if isinstance(cells, int) else cells
         x, y = self.width // w, self.height // h
         picture = self.add("Transpose", "picture", perm=[0, 3, 1, 2]) if self.last else "picture"
@@ -42,15 +42,17 @@ class Graph:
         # What is left over at the edge where the cells do not fill the picture.
         pooled = self.add("Slice", pooled, self.const([0, 0]), self.const([h, w]), self.const([2, 3]))
         weights = random.normal(0, spread, (channels, 3, 1, 1)).astype(np.float32)
-        bias = random.normal(-spread / 3, spread, channels).astype(np.float32)
+        bias = (random.normal(-spread / 3, spread, channels) + more).astype(np.float32)
         return self.add("Conv", pooled, self.const(weights), self.const(bias))
 
     def reshape(self, tensor: str, shape: list[int]) -> str:
         return self.add("Reshape", tensor, self.const(np.array(shape)))
 
-    def save(self, path: Path, outputs: dict[str, list[int]], more_inputs=()) -> None:
+    def save(self, path: Path, outputs: dict[str, list[int]], first: tuple[str, list[int]] | None = None, more_inputs=()) -> None:
+        """The `first` input is the picture, unless it is said."""
         shape = [1, self.height, self.width, 3] if self.last else [1, 3, self.height, self.width]
-        inputs = [helper.make_tensor_value_info("picture", TensorProto.FLOAT, shape), *more_inputs]
+        name, shape = first or ("picture", shape)
+        inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape), *more_inputs]
         infos = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()]
         graph = helper.make_graph(self.nodes, "g", inputs, infos, self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
@@ -63,26 +65,27 @@ def grid(w: int, h: int) -> np.ndarray:
     return np.stack(np.meshgrid(np.arange(w), np.arange(h)))[None].astype(np.float32)
 
 
-def yolov5(path: Path, classes: int = 7) -> None:
-    g, rows = Graph(224, 160), []
-    for i, stride in enumerate((8, 16, 32)):
+def yolov5(path: Path, classes: int = 7, strides=(8, 16, 32)) -> None:
+    g, rows, n = Graph(224, 160), [], 0
+    for stride, anchors in zip(strides, [V3[0], *V3] if strides[0] == 4 else [*V3, V3[2]]):
         w, h = g.width // stride, g.height // stride
+        n += 3 * w * h
         head = g.reshape(g.head((w, h), 3 * (5 + classes)), [1, 3, 5 + classes, h, w])
         values = g.add("Sigmoid", g.add("Transpose", head, perm=[0, 1, 3, 4, 2]))
         xy, wh, rest = g.add("Split", values, g.const([2, 2, 1 + classes]), n=3, axis=4)
         cells = grid(w, h).transpose(0, 2, 3, 1)[:, None] - np.float32(0.5)
         xy = g.add("Mul", g.add("Add", g.add("Mul", xy, g.const(np.float32(2))), g.const(cells)), g.const(np.float32(stride)))
-        anchors = np.array(V3[i], np.float32).reshape(1, 3, 1, 1, 2)
+        anchors = np.array(anchors, np.float32).reshape(1, 3, 1, 1, 2)
         wh = g.add("Mul", g.add("Pow", g.add("Mul", wh, g.const(np.float32(2))), g.const(np.float32(2))), g.const(anchors))
         rows.append(g.reshape(g.add("Concat", xy, wh, rest, axis=4), [1, -1, 5 + classes]))
     g.add("Concat", *rows, name="output0", axis=1)
-    g.save(path, {"output0": [1, 3 * 735, 5 + classes]})
+    g.save(path, {"output0": [1, n, 5 + classes]})
 
 
-def decoded(g: Graph, classes: int) -> tuple[str, str, int]:
+def decoded(g: Graph, classes: int, strides=(8, 16, 32)) -> tuple[str, str, int]:
     """Centres and sizes [1, 4, N] in pixels, classes [1, classes, N]."""
     boxes, scores, n = [], [], 0
-    for stride in (8, 16, 32):
+    for stride in strides:
         w, h = g.width // stride, g.height // stride
         n += w * h
         values = g.reshape(g.add("Sigmoid", g.head((w, h), 4 + classes, 0.7)), [1, 4 + classes, w * h])
@@ -94,10 +97,16 @@ def decoded(g: Graph, classes: int) -> tuple[str, str, int]:
     return g.add("Concat", *boxes, axis=2), g.add("Concat", *scores, axis=2), n
 
 
-def yolov8(path: Path, classes: int = 80) -> None:
+def yolov8(path: Path, classes: int = 80, strides=(8, 16, 32), step: float | None = None) -> None:
+    """With a `step`, boxes and scores go through one quantizer, as onnxruntime's quantize_static has it of a whole graph."""
     g = Graph(224, 160)
-    boxes, scores, n = decoded(g, classes)
-    g.add("Concat", boxes, scores, name="output0", axis=1)
+    boxes, scores, n = decoded(g, classes, strides)
+    if step is None:
+        g.add("Concat", boxes, scores, name="output0", axis=1)
+    else:
+        quantizer = g.const(np.float32(step)), g.const(np.uint8(0))
+        quantized = g.add("QuantizeLinear", g.add("Concat", boxes, scores, axis=1), *quantizer)
+        g.add("DequantizeLinear", quantized, *quantizer, name="output0")
     g.save(path, {"output0": [1, 4 + classes, n]})
 
 
@@ -143,7 +152,7 @@ def raw_heads(path: Path, strides=(8, 16, 32), classes: int = 80, last: bool = F
     g.add("NonMaxSuppression", boxes, g.add("Transpose", scores, perm=[0, 2, 1]), g.const(np.array([20])), name="chosen")
     g.add("Cast", "chosen", name="indices", to=TensorProto.FLOAT)
     shape = helper.make_tensor_value_info("image_shape", TensorProto.FLOAT, [1, 1, 4])
-    g.save(path, {"indices": ["n", 3]}, [shape])
+    g.save(path, {"indices": ["n", 3]}, more_inputs=[shape])
 
 
 def ssd(path: Path, classes: int = 81) -> None:
@@ -156,10 +165,66 @@ def ssd(path: Path, classes: int = 81) -> None:
     g.save(path, {"locations": [1, 4, 15130], "classes": [1, classes, 15130]})
 
 
+def bundle(folder: Path, detect: str) -> Path:
+    folder.mkdir()
+    (folder / "model.toml").write_text(f"tasks = ['detect']\n[detect]\n{detect}\n")
+    return folder
+
+
+def surer(classes: int) -> np.ndarray:
+    """A logit for each class, COCO's numbers: most of what is found is a person."""
+    return np.where(np.arange(classes) == 1, 0, -5)
+
+
+def pyramid(g: Graph, strides, heads) -> dict[str, list[int]]:
+    """For each level, the coarsest first, the heads: name, values a cell, spread, more."""
+    outputs = {}
+    for stride in reversed(strides):
+        w, h = -(-g.width // stride), -(-g.height // stride)
+        for name, values, spread, more in heads:
+            g.add("Identity", g.head((w, h), values, spread, more), name=f"{name}_{stride}")
+            outputs[f"{name}_{stride}"] = [1, values, h, w]
+    return outputs
+
+
+def retinanet(folder: Path, classes: int = 91) -> None:
+    """What `python -m ocellus_models export` writes: nine anchors a cell."""
+    g = Graph(224, 160)
+    outputs = pyramid(g, (8, 16, 32, 64, 128), [("bbox_regression", 36, 0.2, 0), ("cls_logits", 9 * classes, 0.8, np.tile(surer(classes), 9))])
+    g.save(bundle(folder, "family = 'retinanet'") / "model.onnx", outputs)
+
+
+def faster_rcnn(folder: Path, classes: int = 91, channels: int = 8, regions: int = 16) -> None:
+    """What `python -m ocellus_models export` writes: three anchors a cell, the feature maps, and the box head beside it."""
+    g = Graph(224, 160)
+    outputs = pyramid(g, (4, 8, 16, 32, 64), [("bbox_pred", 12, 0.2, 0), ("objectness", 3, 1.0, 0)])
+    for stride in (4, 8, 16, 32):
+        w, h = g.width // stride, g.height // stride
+        g.add("Identity", g.head((w, h), channels), name=f"feature_{stride}")
+        outputs[f"feature_{stride}"] = [1, channels, h, w]
+    bundle(folder, "family = 'faster_rcnn'\nbox_head = 'box_head.onnx'\nproposals = 200")
+    g.save(folder / "model.onnx", outputs)
+    g = Graph(7, 7)
+    pooled = g.add("Flatten", g.add("GlobalAveragePool", "regions"))
+    outputs = {}
+    for name, values, spread, more in [("class_logits", classes, 0.8, surer(classes)), ("box_regression", 4 * classes, 0.3, 0)]:
+        weights = random.normal(0, spread, (channels, values)).astype(np.float32)
+        bias = (random.normal(0, spread, values) + more).astype(np.float32)
+        g.add("Gemm", pooled, g.const(weights), g.const(bias), name=name)
+        outputs[name] = [regions, values]
+    g.save(folder / "box_head.onnx", outputs, ("regions", [regions, channels, 7, 7]))
+
+
 def main() -> None:
     out = Path(sys.argv[1])
     yolov5(out / "yolov5.onnx")
     yolov8(out / "yolov8.onnx")
+    for name, strides in [("tiny", (16, 32)), ("p2", (4, 8, 16, 32)), ("p6", (8, 16, 32, 64))]:
+        yolov5(out / f"yolov5-{name}.onnx", strides=strides)
+        yolov8(out / f"yolov8-{name}.onnx", strides=strides)
+    yolov8(out / "yolov8-quantized.onnx", step=1.25)
+    retinanet(out / "retinanet")
+    faster_rcnn(out / "faster_rcnn")
     yolov10(out / "yolov10.onnx")
     raw_heads(out / "yolov3.onnx")
     raw_heads(out / "yolov3-tiny.onnx", (16, 32))

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use super::{Finding, Severity};
-use crate::model::{Labels, Manifest, OutputRole};
+use crate::model::{Labels, Manifest, OutputRole, stands_for_something};
 
 /// What a bundle says about itself.
 pub(super) fn completeness(m: &Manifest) -> Vec<Finding> {
@@ -146,7 +146,7 @@ pub(super) fn label_names(labels: &Labels) -> Vec<Finding> {
     let mut seen = HashSet::new();
     let twice: Vec<&str> = names
         .iter()
-        .filter(|n| !n.is_empty() && !seen.insert(**n))
+        .filter(|n| !n.is_empty() && stands_for_something(n) && !seen.insert(**n))
         .copied()
         .collect();
     if !twice.is_empty() {

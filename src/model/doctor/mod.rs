@@ -17,6 +17,9 @@ use super::anatomy::Anatomy;
 use super::files::ModelFiles;
 use super::{LoadOptions, Manifest, Model, ModelError, Report, SelfTest, read_manifest};
 
+/// Scores of a detector in coarser steps than this say too little.
+const COARSEST_SCORE: f32 = 0.02;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -119,6 +122,9 @@ pub fn examine(path: &Path, labels: Option<&Path>) -> Diagnosis {
             found.extend(normalization::normalization(&input, &a.graph));
             found.extend(manifest::softmax(&said, a.graph.softmaxes));
             found.extend(quantization(a));
+            let detector = model.as_ref().and_then(|m| m.info().detector.as_ref());
+            let mixes = detector.is_some_and(|d| d.mixes_pixels_and_scores());
+            found.extend(a.graph.output_step.filter(|_| mixes).and_then(scores_step));
             found.append(&mut of_load);
             model
         }
@@ -176,6 +182,21 @@ fn integers(report: &Report) -> Option<Finding> {
             "the operators in float are listed with their reasons; quantize them as well, if they are worth it",
         )),
     }
+}
+
+/// Scores that share their quantizer with boxes in pixels.
+fn scores_step(step: f32) -> Option<Finding> {
+    (step > COARSEST_SCORE).then(|| {
+        let left = match step > 1.0 {
+            true => "no score is left",
+            false => "scores are rounded to them",
+        };
+        let what = format!(
+            "the output's quantizer, one for boxes in pixels and scores of 0 to 1, has steps of {step:.3}: {left}"
+        );
+        let fix = "quantize again, and leave what follows the heads' convolutions in float (docs/detection.md)";
+        Finding::new(Severity::Warning, what, fix)
+    })
 }
 
 /// How much of the file is quantized.

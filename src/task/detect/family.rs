@@ -137,16 +137,18 @@ impl Family {
         input: (usize, usize),
         suppressed: bool,
     ) -> Option<Self> {
-        let cells: usize = grids(input).iter().map(|g| g.cells()).sum();
+        let counts = cell_counts(input);
         let shapes: Vec<&[usize]> = outputs.iter().map(|o| &*o.shape).collect();
         match shapes[..] {
             [[1, n, 4], [1, _, m]] if suppressed => {
                 (n == m && ssd::boxes(input) == Some(*n)).then_some(Self::Ssd)
             }
             _ if suppressed => None,
-            [[1, n, values]] if *values > 5 && *n == cells => Some(Self::Yolox),
-            [[1, n, values]] if *values > 5 && *n == 3 * cells => Some(Self::Yolov5),
-            [[1, values, n]] if *values > 4 && *n == cells => Some(Self::Yolov8),
+            [[1, n, values]] if *values > 5 && *n == counts[0] => Some(Self::Yolox),
+            [[1, n, values]] if *values > 5 && n % 3 == 0 && counts.contains(&(n / 3)) => {
+                Some(Self::Yolov5)
+            }
+            [[1, values, n]] if *values > 4 && counts.contains(n) => Some(Self::Yolov8),
             [[1, n, 6]] if *n <= 1000 => Some(Self::Yolov10),
             [[1, n, a], [1, m, b]] if n == m && *n == ultraface_boxes(input) => {
                 ([*a, *b] == [2, 4] || [*a, *b] == [4, 2]).then_some(Self::Ultraface)
@@ -257,6 +259,20 @@ pub(super) fn grids(input: (usize, usize)) -> [Grid; 3] {
     [8, 16, 32].map(|stride| Grid::new(stride, input))
 }
 
+/// Cells of all strides together: of the usual three; of YOLOv3-tiny's two; with one more for small things (P2) or for large ones (P6).
+fn cell_counts(input: (usize, usize)) -> [usize; 4] {
+    [
+        &[8, 16, 32][..],
+        &[16, 32],
+        &[4, 8, 16, 32],
+        &[8, 16, 32, 64],
+    ]
+    .map(|strides| {
+        let cells = |stride: &usize| Grid::new(*stride, input).cells();
+        strides.iter().map(cells).sum()
+    })
+}
+
 /// Three boxes a cell of strides 8 and 64, two of 16 and 32; cells are counted upwards.
 fn ultraface_boxes((width, height): (usize, usize)) -> usize {
     let boxes = |(stride, n): (usize, usize)| width.div_ceil(stride) * height.div_ceil(stride) * n;
@@ -302,7 +318,8 @@ impl Detector {
         own_limits: Option<Limits>,
     ) -> Result<Self, String> {
         let shapes: Vec<&[usize]> = outputs.iter().map(|o| &*o.shape).collect();
-        let cells: usize = grids(input).iter().map(|g| g.cells()).sum();
+        let counts = cell_counts(input);
+        let [cells, ..] = counts;
         let wrong = |should: &str| {
             format!(
                 "the outputs {shapes:?} are not those of {family} for an input of {}x{}: {should}",
@@ -337,12 +354,12 @@ impl Detector {
                     "one output [1, boxes, 5 + classes]; export YOLOv7 with --grid, without --end2end",
                 ));
             }
-            (Family::Yolov8, [[1, values, n]]) if *values > 4 && *n == cells => {
+            (Family::Yolov8, [[1, values, n]]) if *values > 4 && counts.contains(n) => {
                 (Head::Columns, values - 4)
             }
             (Family::Yolov8, _) => {
                 return Err(wrong(&format!(
-                    "one output [1, 4 + classes, {cells}]; export without nms=True, and a detector rather than one that segments"
+                    "one output [1, 4 + classes, boxes] with as many boxes as there are cells, one of {counts:?}; export without nms=True, and a detector rather than one that segments"
                 )));
             }
             // The classes are not in the shape: what labels there are says how many.
@@ -403,6 +420,11 @@ impl Detector {
     /// Whether overlapping boxes are still to be suppressed.
     pub fn suppresses(&self) -> bool {
         self.head != Head::Final
+    }
+
+    /// Whether one output has both boxes in pixels of the input and scores of 0 to 1.
+    pub fn mixes_pixels_and_scores(&self) -> bool {
+        matches!(self.head, Head::Rows | Head::Columns | Head::Final)
     }
 }
 
@@ -507,6 +529,11 @@ mod tests {
         assert_eq!(at(416, &[&[1, 3549, 85]]), Some(Family::Yolox));
         assert_eq!(at(640, &[&[1, 25200, 85]]), Some(Family::Yolov5));
         assert_eq!(at(640, &[&[1, 84, 8400]]), Some(Family::Yolov8));
+        // Two strides, and four: as many cells as Ultralytics' YOLOv3-tiny, -P2 and -P6 have.
+        for cells in [2000, 34_000, 8500] {
+            assert_eq!(at(640, &[&[1, 84, cells]]), Some(Family::Yolov8));
+            assert_eq!(at(640, &[&[1, 3 * cells, 85]]), Some(Family::Yolov5));
+        }
         assert_eq!(at(640, &[&[1, 300, 6]]), Some(Family::Yolov10));
         let faces = outputs(&[&[1, 4420, 2], &[1, 4420, 4]]);
         assert_eq!(
