@@ -86,20 +86,16 @@ impl Depthwise {
             packed: Packed::new(isa, spec),
         };
         for first in (0..channels).step_by(LANES) {
-            let lane = |i: usize| Some(first + i).filter(|&channel| channel < channels);
             for tap in 0..taps {
-                depthwise.weights.push(std::array::from_fn(|i| {
-                    lane(i).map_or(0, |c| {
-                        i16::from(spec.weights[c * taps + tap]) - spec.weight_zero(c) as i16
-                    })
+                depthwise.weights.push(lanes(first, channels, |c| {
+                    i16::from(spec.weights[c * taps + tap]) - spec.weight_zero(c) as i16
                 }));
             }
-            depthwise.bias.push(std::array::from_fn(|i| {
-                lane(i).and_then(|c| spec.bias.get(c).copied()).unwrap_or(0)
+            depthwise.bias.push(lanes(first, channels, |c| {
+                spec.bias.get(c).copied().unwrap_or(0)
             }));
-            depthwise.multipliers.push(std::array::from_fn(|i| {
-                lane(i).map_or(0.0, |c| spec.multiplier(c))
-            }));
+            let multipliers = lanes(first, channels, |c| spec.multiplier(c));
+            depthwise.multipliers.push(multipliers);
         }
         depthwise
     }
@@ -169,6 +165,18 @@ impl Depthwise {
             write: Floats { out },
         });
     }
+}
+
+/// A number for each channel from `first` on, and zeros after the last one.
+fn lanes<T: Default, const N: usize>(
+    first: usize,
+    channels: usize,
+    number: impl Fn(usize) -> T,
+) -> [T; N] {
+    std::array::from_fn(|i| match first + i {
+        channel if channel < channels => number(channel),
+        _ => T::default(),
+    })
 }
 
 /// What becomes of the values of some neighbouring channels. `at` is counted from the first pixel.

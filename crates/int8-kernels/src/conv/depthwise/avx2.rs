@@ -2,7 +2,10 @@
 
 use std::{arch::x86_64::*, ops::Range};
 
-use super::taps::{MAX_TAPS, Taps};
+use super::{
+    lanes,
+    taps::{MAX_TAPS, Taps},
+};
 use crate::{
     Geometry, Quantization, Residual,
     conv::{
@@ -47,23 +50,21 @@ impl Avx2 {
             multipliers: Vec::new(),
         };
         for first in (0..channels).step_by(LANES) {
-            let lane = |i: usize| Some(first + i).filter(|&c| c < channels);
             for group in (0..taps).step_by(GROUP) {
-                let weight = |i: usize, tap: usize| {
-                    lane(i).filter(|_| tap < taps).map_or(0, |c| {
-                        i16::from(spec.weights[c * taps + tap]) - spec.weight_zero(c) as i16
-                    })
+                let weight = |c: usize, tap: usize| {
+                    let zero = spec.weight_zero(c) as i16;
+                    (tap < taps).then(|| i16::from(spec.weights[c * taps + tap]) - zero)
                 };
-                packed.weights.push(std::array::from_fn(|i| {
-                    std::array::from_fn(|tap| weight(i, group + tap))
+                packed.weights.push(lanes(first, channels, |c| {
+                    std::array::from_fn(|tap| weight(c, group + tap).unwrap_or(0))
                 }));
             }
-            packed.bias.push(std::array::from_fn(|i| {
-                lane(i).map_or(0, |c| spec.folded_bias(c))
-            }));
-            packed.multipliers.push(std::array::from_fn(|i| {
-                lane(i).map_or(0.0, |c| spec.multiplier(c))
-            }));
+            packed
+                .bias
+                .push(lanes(first, channels, |c| spec.folded_bias(c)));
+            packed
+                .multipliers
+                .push(lanes(first, channels, |c| spec.multiplier(c)));
         }
         Some(packed)
     }

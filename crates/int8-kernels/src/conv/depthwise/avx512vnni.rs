@@ -2,7 +2,10 @@
 
 use std::{arch::x86_64::*, ops::Range};
 
-use super::taps::{MAX_TAPS, Taps};
+use super::{
+    lanes,
+    taps::{MAX_TAPS, Taps},
+};
 use crate::{
     Geometry, Quantization,
     conv::{
@@ -24,17 +27,19 @@ pub(in super::super) struct Avx512Vnni {
     outside: Vec<u8>,
     /// Summands of a weight.
     parts: usize,
-    /// By blocks of channels, then by groups of taps, then by summand: in the order of [`channel`], four taps each.
+    /// By blocks of channels, then by groups of taps, then by summand: in the order of [`in_order`], four taps each.
     weights: Vec<[[i8; GROUP]; LANES]>,
     bias: Vec<[i32; LANES]>,
     multipliers: Vec<[f32; LANES]>,
 }
 
-/// The channel of a lane: `vpunpck` takes 16 channels a quarter of the register, and leaves four of them in each of four
-/// registers.
-fn channel(lane: usize) -> usize {
-    let (register, lane) = (lane / 16, lane % 16);
-    lane / 4 * 16 + register * 4 + lane % 4
+/// Numbers by channel, as the lanes have the channels: `vpunpck` takes 16 channels a quarter of the register, and leaves four of
+/// them in each of four registers.
+fn in_order<T: Copy>(numbers: [T; LANES]) -> [T; LANES] {
+    std::array::from_fn(|lane| {
+        let (register, lane) = (lane / 16, lane % 16);
+        numbers[lane / 4 * 16 + register * 4 + lane % 4]
+    })
 }
 
 impl Avx512Vnni {
@@ -58,25 +63,22 @@ impl Avx512Vnni {
             multipliers: Vec::new(),
         };
         for first in (0..channels).step_by(LANES) {
-            let lane = |i: usize| Some(first + channel(i)).filter(|&c| c < channels);
             for group in (0..taps).step_by(GROUP) {
                 for part in 0..parts {
-                    let weight = |i: usize, tap: usize| {
-                        let w = lane(i).filter(|_| tap < taps).map_or(0, |c| weight(c, tap));
+                    let weight = |c: usize, tap: usize| {
+                        let w = if tap < taps { weight(c, tap) } else { 0 };
                         let first = w.clamp(-128, 127);
                         [first, w - first][part] as i8
                     };
-                    packed.weights.push(std::array::from_fn(|i| {
-                        std::array::from_fn(|tap| weight(i, group + tap))
-                    }));
+                    packed.weights.push(in_order(lanes(first, channels, |c| {
+                        std::array::from_fn(|tap| weight(c, group + tap))
+                    })));
                 }
             }
-            packed.bias.push(std::array::from_fn(|i| {
-                lane(i).map_or(0, |c| spec.folded_bias(c))
-            }));
-            packed.multipliers.push(std::array::from_fn(|i| {
-                lane(i).map_or(0.0, |c| spec.multiplier(c))
-            }));
+            let bias = lanes(first, channels, |c| spec.folded_bias(c));
+            let multipliers = lanes(first, channels, |c| spec.multiplier(c));
+            packed.bias.push(in_order(bias));
+            packed.multipliers.push(in_order(multipliers));
         }
         Some(packed)
     }
