@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Inference beside onnxruntime and OpenVINO: one interleaved run, same file, same number of threads, same input of zeroes.
 
-Needs numpy, onnxruntime and, if it is to be a peer, openvino. ANSWER_BINARY is the example `answer` of ocellus-int8. Without models, those
-of the test data. Prints one line a model and number of threads, for people and for programs: the fastest of all rounds, in milliseconds (in
+Needs numpy, onnxruntime and, if it is to be a peer, openvino. ANSWER_BINARY is the example `answer` of ocellus-int8; where the example
+`layers` of ocellus-int8-kernels lies beside it, each line says how much of the processor's peak the multiply-accumulates on integers make.
+Without models, those of the test data. Prints one line a model and number of threads, for people and for programs: the fastest of all rounds, in milliseconds (in
 benches/arm's guests: millions of instructions), and the median of the rounds' ratios.
 
 onnxruntime is measured as it comes (`ort`), which saturates, and so computes something else, on x86-64 with AVX2 and without VNNI, and
 there with session.x64quantprecision=1 (`exact`), which does not. The ratio is to `ort`; `ratio_exact` to the other.
 """
 import argparse
+import functools
 import os
 import pathlib
 import platform
@@ -23,8 +25,8 @@ import onnxruntime as ort
 class Ours:
     def __init__(self, binary, model, threads):
         self.process = subprocess.Popen([binary, model, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-        self.isa, load, share = self.process.stdout.readline().split()
-        self.load_ms, self.share = float(load), float(share)
+        self.isa, load, macs, share = self.process.stdout.readline().split()
+        self.load_ms, self.macs, self.share = float(load), int(macs), float(share)
 
     def run(self):
         self.process.stdin.write("\n")
@@ -87,6 +89,13 @@ def maybe(make):
         return None
 
 
+@functools.cache
+def peak(layers, isa):
+    """Multiply-accumulates a second of the inner instruction alone, on one thread; the best of three tries."""
+    tries = [subprocess.run([layers, isa, "peak"], stdout=subprocess.PIPE, text=True, check=True).stdout for _ in range(3)]
+    return max(float(line.split("reach")[1].split()[0]) for line in tries) * 1e9
+
+
 def compare(binary, model, threads, rounds, warm_up, cpu):
     ours = Ours(binary, model, threads)
     peers = {
@@ -111,6 +120,9 @@ def compare(binary, model, threads, rounds, warm_up, cpu):
     for other in ("exact", "openvino"):
         if other in best:
             line += f" {other}={best[other]:.2f} ratio_{other}={ratios[other]:.2f}"
+    layers = pathlib.Path(binary).with_name("layers")
+    if not cpu and layers.exists() and ours.macs:
+        line += f" peak={100 * ours.macs / (best['ours'] / 1e3) / threads / peak(layers, ours.isa):.0f}%"
     line += f" integers={100 * ours.share:.1f}% load={ours.load_ms:.0f}"
     if peers["ort"]:
         line += f" peer_load={peers['ort'].load_ms:.0f}"

@@ -1,7 +1,7 @@
 //! One model, run again and again: answers `benches/peers.py` line by line, so that it can be timed in turns with its peers.
 //!
 //! `cargo run --release -p ocellus-int8 --example answer -- MODEL THREADS [INSTRUCTION SET]`. First line of the answer: the instruction set, the
-//! milliseconds that loading took and the share of multiply-accumulates on integers. Then, for each line on standard input,
+//! milliseconds that loading took, the multiply-accumulates on integers and their share. Then, for each line on standard input,
 //! the milliseconds of one inference on an input of zeroes.
 
 use std::io::{BufRead, Write};
@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let started = Instant::now();
     let loaded = load(&std::fs::read(path)?, &options)?;
     let (isa, share) = (loaded.report.isa, loaded.report.integer_share());
+    let macs = loaded.report.integer_macs;
     let fact = loaded.model.input_fact(0)?.clone();
     let shape = fact
         .shape
@@ -32,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut session = loaded.model.into_runnable()?.spawn()?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{isa} {load_ms:.1} {share:.4}")?;
+    writeln!(out, "{isa} {load_ms:.1} {macs} {share:.4}")?;
     out.flush()?;
     for line in std::io::stdin().lock().lines() {
         line?;
