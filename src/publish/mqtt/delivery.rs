@@ -362,7 +362,7 @@ impl Delivery {
         let handed = in_flight.into_iter().filter_map(|(_, mut o)| {
             let marked = payload::replayed(&o.message.payload);
             // It may have been written, and could not say that it comes again.
-            let once = o.message.qos == Qos::AtMostOnce && marked == o.message.payload;
+            let once = o.message.qos == Qos::AtMostOnce && !payload::is_replayed(&marked);
             o.message.payload = marked;
             (!once).then_some(o)
         });

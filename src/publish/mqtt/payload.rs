@@ -229,6 +229,12 @@ pub fn replayed(payload: &Bytes) -> Bytes {
     }
 }
 
+/// Whether it says that it comes again.
+pub fn is_replayed(payload: &[u8]) -> bool {
+    let says = br#""replayed":true"#;
+    payload.windows(says.len()).any(|w| w == says)
+}
+
 /// The payload of `<cam>/state`: flat, for dashboards.
 pub fn state(device: &str, o: &Observation) -> Vec<u8> {
     let mut m = head(device, o);

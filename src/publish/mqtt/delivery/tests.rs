@@ -37,6 +37,12 @@ fn what_goes_again_can_be_told_from_something_new() {
             Origin::Plain,
             Some(marked),
         ),
+        // A second connection died.
+        (
+            message("porch/classification", once, marked),
+            Origin::Plain,
+            Some(marked),
+        ),
         (
             message("cmd/result", at_least_once, answer),
             Origin::Plain,
