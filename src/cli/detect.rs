@@ -31,7 +31,7 @@ pub(super) struct Args {
     /// yolov8, yolov9, yolov10, yolo11, ssd, ultraface, retinanet, faster_rcnn
     #[arg(long, value_name = "NAME")]
     family: Option<Family>,
-    /// Lowest score (default: that of a suppression in the graph, else 0.5)
+    /// Lowest score (default: 0.5)
     #[arg(long, value_name = "SHARE")]
     threshold: Option<f32>,
     /// A box goes if it overlaps a better one by more than this, as intersection over union (default: as a suppression in the graph has it,

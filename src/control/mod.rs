@@ -64,7 +64,7 @@ pub struct Parts {
     pub plan: Plan,
     /// What `info` says.
     pub device: DeviceInfo,
-    /// The lowest score of each of the plan's models, as configured or as the model itself has it.
+    /// The lowest score in messages of each of the plan's models: what a model is for may only be known since it was loaded.
     pub thresholds: Vec<f32>,
     /// The cameras' settings and requests.
     pub controls: Arc<Controls>,

@@ -253,8 +253,8 @@ impl Gemm {
             target,
         };
         let multipliers = &self.multipliers[column..column + T::COLUMNS];
-        // SAFETY: the place is in the output, whose pixels hold all channels; the residual has as many bytes; a tile
-        // reads and writes only what the call says.
+        // SAFETY: the place is in the output, whose pixels hold all channels; the residual has as many bytes; the bias is the
+        // panel's, or that of each row, which `correct` has filled in; a tile reads and writes only what the call says.
         unsafe {
             match (&self.output, out) {
                 (Output::Quantized(quantization, residual), Out::Bytes(out, other)) => {
