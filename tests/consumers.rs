@@ -41,6 +41,7 @@ impl Drop for Process {
 /// The JSON that a server on this machine answers, if it does.
 fn ask(port: u16, method: &str, path: &str) -> Option<Value> {
     let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    connection.set_read_timeout(Some(DEADLINE)).unwrap();
     let head = format!("{method} {path} HTTP/1.0\r\nContent-Length: 0\r\n\r\n");
     connection.write_all(head.as_bytes()).ok()?;
     let mut answer = String::new();
@@ -120,13 +121,18 @@ fn node_red(modules: &Path, dir: &Path, flow: &str, ports: &[(&str, u16)]) -> Op
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let process = Process(child);
-    assert!(
-        lines.any(|l| l.is_ok_and(|l| l.contains("Connected to broker"))),
-        "Node-RED ended"
-    );
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+    let (tx, connected) = channel();
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            if line.contains("Connected to broker") {
+                let _ = tx.send(());
+            }
+        }
+    });
+    let waited = connected.recv_timeout(3 * DEADLINE);
+    waited.expect("Node-RED did not connect to the broker");
     Some(process)
 }
 

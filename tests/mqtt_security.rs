@@ -201,7 +201,8 @@ fn the_host_in_the_url_is_asked_for_whatever_the_certificate_must_say() {
         for stream in listener.incoming() {
             let (mut stream, mut hello) = (stream.unwrap(), Acceptor::default());
             let accepted = loop {
-                hello.read_tls(&mut stream).unwrap();
+                let read = hello.read_tls(&mut stream).unwrap();
+                assert!(read > 0, "left before its hello");
                 if let Some(accepted) = hello.accept().ok().unwrap() {
                     break accepted;
                 }

@@ -137,7 +137,7 @@ fn the_int8_deeplab_sees_what_onnxruntime_sees() {
         100.0 * mean,
         100.0 * worst
     );
-    assert!(worst >= 0.9999, "{mean} {worst}");
+    assert_eq!(worst, 1.0, "{mean}");
 }
 
 /// `ocellus segment` with these arguments.

@@ -22,6 +22,10 @@ const COMPUTES: [&str; 8] = [
     "RoiAlign",
 ];
 
+/// What to do about a suppression that is not read.
+pub(super) const EXPORT_WITHOUT: &str =
+    "export without it, or name in [detect] outputs what comes before it";
+
 /// A suppression at the end of a graph: what comes out behind it is of no fixed length.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Suppression {
@@ -38,7 +42,7 @@ pub(super) struct Suppression {
 /// # Errors
 /// There are several, the network goes on behind it, or its boxes are in a form that is not read.
 pub(super) fn suppression(graph: &GraphProto) -> Result<Option<Suppression>, String> {
-    let fix = "export without it, or name in [detect] outputs what comes before it";
+    let fix = EXPORT_WITHOUT;
     let mut all = (graph.node.iter()).filter(|n| n.op_type == "NonMaxSuppression");
     let Some(node) = all.next() else {
         return Ok(None);

@@ -427,6 +427,10 @@ fn tasks_and_family(
         Some(found)
     });
     match family {
+        None if suppressed => Err(format!(
+            "a suppression in the graph is read of SSD-ResNet-34 alone: {}",
+            cut::EXPORT_WITHOUT
+        )),
         None if wants => {
             let shapes: Vec<_> = heads.iter().map(|h| &h.shape).collect();
             Err(format!(

@@ -12,10 +12,12 @@ use ocellus::publish::mqtt::link::{ACK_LIMIT, LISTEN_AGAIN, Link, LinkOptions, Q
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A broker that drops nothing for a subscriber who is slower than the publishers. By default it drops what is beyond a
-/// thousand messages, acknowledged or not; an observer on a busy machine is that slow. Everything goes out at once: what
-/// it held back in memory, its own death would lose. Not `max_queued_messages 0`: with it 2.0.11 ends an MQTT 5 connection with
-/// each message that it refuses.
-const KEEPS_ALL: &str = "max_inflight_messages 0\nmax_queued_messages 100000000";
+/// thousand messages, acknowledged or not; an observer on a busy machine is that slow. Not `max_queued_messages 0`: with it
+/// 2.0.11 ends an MQTT 5 connection with each message that it refuses.
+const KEEPS_ALL: &str = "max_queued_messages 100000000";
+
+/// Configuration of a broker that sends everything to a subscriber at once: what it held back in memory, its own death would lose.
+pub const AT_ONCE: &str = "max_inflight_messages 0\n";
 
 /// Ends its process, by its id, when dropped.
 pub struct Mosquitto {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::common::mosquitto::{Mosquitto, mosquitto_or_skip};
+use crate::common::mosquitto::{AT_ONCE, Mosquitto, mosquitto_with_or_skip};
 use crate::common::proxy::Proxy;
 use crate::firmware::{Firmware, Home, Setup};
 use crate::ledger::{Subscriber, judge, wait_until};
@@ -17,7 +17,7 @@ pub struct Bench {
 impl Bench {
     /// The program is set up to reach the broker by way of the proxy, which is open.
     pub fn new(setup: Setup) -> Option<Self> {
-        let broker = mosquitto_or_skip()?;
+        let broker = mosquitto_with_or_skip(AT_ONCE)?;
         let proxy = Proxy::start(broker.port);
         let home = Home::new(&Setup {
             port: proxy.port,

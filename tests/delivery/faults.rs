@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, Instant};
 
-use crate::common::mosquitto::{Mosquitto, mosquitto_with_or_skip};
+use crate::common::mosquitto::{AT_ONCE, Mosquitto, mosquitto_with_or_skip};
 use crate::common::proxy::{Proxy, Trap, Weather};
 use crate::firmware::{Firmware, Home, Setup};
 use crate::ledger::{Name, Subscriber, Tally, judge, wait_longer, wait_until};
@@ -46,10 +46,11 @@ struct Bench {
 
 impl Bench {
     fn new(case: &Case) -> Option<Self> {
-        let broker = mosquitto_with_or_skip(match case.persistent_broker {
-            true => "persistence true\npersistence_location {dir}/\nautosave_interval 1\n",
-            false => "",
-        })?;
+        let mut extra = AT_ONCE.to_string();
+        if case.persistent_broker {
+            extra += "persistence true\npersistence_location {dir}/\nautosave_interval 1\n";
+        }
+        let broker = mosquitto_with_or_skip(&extra)?;
         let subscriber = Subscriber::start(broker.port);
         let proxy = Proxy::start(broker.port);
         let spool = format!(

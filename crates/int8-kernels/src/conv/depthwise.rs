@@ -19,48 +19,12 @@ use crate::{Geometry, Isa, Quantization, Residual, Sign, isa::Work};
 const LANES: usize = 16;
 
 #[derive(Clone, Debug)]
-pub(super) struct Depthwise {
-    geometry: Geometry,
-    sign: Sign,
-    isa: Isa,
-    input_zero: i16,
-    /// By blocks of LANES channels, then by tap; less their zero points.
-    weights: Vec<[i16; LANES]>,
-    bias: Vec<[i32; LANES]>,
-    multipliers: Vec<[f32; LANES]>,
+pub(super) enum Depthwise {
+    Portable(Portable),
     #[cfg(target_arch = "x86_64")]
-    packed: Packed,
-}
-
-/// What is packed for an instruction set.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Debug)]
-enum Packed {
-    None,
     Avx2(avx2::Avx2),
+    #[cfg(target_arch = "x86_64")]
     Avx512Vnni(avx512vnni::Avx512Vnni),
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Packed {
-    fn new(isa: Isa, spec: &ConvSpec) -> Self {
-        let packed = match isa {
-            Isa::Avx2 => avx2::Avx2::new(spec).map(Self::Avx2),
-            Isa::Avx512Vnni => (avx512vnni::Avx512Vnni::new(spec).map(Self::Avx512Vnni))
-                .filter(|_| !matches!(spec.output, super::Output::Quantized(_, Some(_))))
-                .or_else(|| avx2::Avx2::new(spec).map(Self::Avx2)),
-            _ => None,
-        };
-        packed.unwrap_or(Self::None)
-    }
-
-    fn weight_bytes(&self) -> usize {
-        match self {
-            Self::None => 0,
-            Self::Avx2(packed) => packed.weight_bytes(),
-            Self::Avx512Vnni(packed) => packed.weight_bytes(),
-        }
-    }
 }
 
 impl Depthwise {
@@ -72,40 +36,30 @@ impl Depthwise {
     }
 
     pub(super) fn new(isa: Isa, spec: &ConvSpec) -> Self {
-        let geometry = spec.geometry;
-        let (channels, taps) = (geometry.output.c, geometry.taps());
-        let mut depthwise = Self {
-            geometry,
-            sign: spec.sign,
-            isa,
-            input_zero: spec.input_zero as i16,
-            weights: Vec::new(),
-            bias: Vec::new(),
-            multipliers: Vec::new(),
-            #[cfg(target_arch = "x86_64")]
-            packed: Packed::new(isa, spec),
-        };
-        for first in (0..channels).step_by(LANES) {
-            for tap in 0..taps {
-                depthwise.weights.push(lanes(first, channels, |c| {
-                    i16::from(spec.weights[c * taps + tap]) - spec.weight_zero(c) as i16
-                }));
+        #[cfg(target_arch = "x86_64")]
+        if let super::Output::Quantized(_, residual) = spec.output {
+            let avx512 = || avx512vnni::Avx512Vnni::new(spec).map(Self::Avx512Vnni);
+            let avx2 = || avx2::Avx2::new(spec).map(Self::Avx2);
+            let packed = match isa {
+                Isa::Avx512Vnni if residual.is_none() => avx512().or_else(avx2),
+                Isa::Avx512Vnni | Isa::Avx2 => avx2(),
+                _ => None,
+            };
+            if let Some(packed) = packed {
+                return packed;
             }
-            depthwise.bias.push(lanes(first, channels, |c| {
-                spec.bias.get(c).copied().unwrap_or(0)
-            }));
-            let multipliers = lanes(first, channels, |c| spec.multiplier(c));
-            depthwise.multipliers.push(multipliers);
         }
-        depthwise
+        Self::Portable(Portable::new(isa, spec))
     }
 
     pub(super) fn weight_bytes(&self) -> usize {
-        #[cfg(target_arch = "x86_64")]
-        let packed = self.packed.weight_bytes();
-        #[cfg(not(target_arch = "x86_64"))]
-        let packed = 0;
-        size_of_val(&self.weights[..]) + packed
+        match self {
+            Self::Portable(kernel) => size_of_val(&kernel.weights[..]),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(kernel) => kernel.weight_bytes(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni(kernel) => kernel.weight_bytes(),
+        }
     }
 
     /// Fills `out` with bytes. Lengths are checked by the caller.
@@ -117,22 +71,89 @@ impl Depthwise {
         quantization: Quantization,
         residual: Option<(&[u8], Residual)>,
     ) {
+        match self {
+            Self::Portable(kernel) => kernel.run(input, out, pixels, quantization, residual),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(kernel) => {
+                // SAFETY: `Conv::new` checked that the processor has the instruction set, and `Conv::run` the lengths.
+                unsafe { kernel.run(input, out, pixels, quantization, residual) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni(kernel) => {
+                // SAFETY: as above.
+                unsafe { kernel.run(input, out, pixels, quantization) }
+            }
+        }
+    }
+
+    /// Fills `out` with floats.
+    pub(super) fn run_float(&self, input: &[u8], out: &mut [f32], pixels: Range<usize>) {
+        match self {
+            Self::Portable(kernel) => kernel.isa.vectorize(Run {
+                kernel,
+                input,
+                pixels,
+                write: Floats { out },
+            }),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) | Self::Avx512Vnni(_) => unreachable!("made for bytes alone"),
+        }
+    }
+}
+
+/// The portable loop, which has NEON's weights too.
+#[derive(Clone, Debug)]
+pub(super) struct Portable {
+    geometry: Geometry,
+    sign: Sign,
+    isa: Isa,
+    input_zero: i16,
+    /// By blocks of LANES channels, then by tap; less their zero points.
+    weights: Vec<[i16; LANES]>,
+    bias: Vec<[i32; LANES]>,
+    multipliers: Vec<[f32; LANES]>,
+}
+
+impl Portable {
+    fn new(isa: Isa, spec: &ConvSpec) -> Self {
+        let geometry = spec.geometry;
+        let (channels, taps) = (geometry.output.c, geometry.taps());
+        let mut portable = Self {
+            geometry,
+            sign: spec.sign,
+            isa,
+            input_zero: spec.input_zero as i16,
+            weights: Vec::new(),
+            bias: Vec::new(),
+            multipliers: Vec::new(),
+        };
+        for first in (0..channels).step_by(LANES) {
+            for tap in 0..taps {
+                portable.weights.push(lanes(first, channels, |c| {
+                    i16::from(spec.weights[c * taps + tap]) - spec.weight_zero(c) as i16
+                }));
+            }
+            portable.bias.push(lanes(first, channels, |c| {
+                spec.bias.get(c).copied().unwrap_or(0)
+            }));
+            let multipliers = lanes(first, channels, |c| spec.multiplier(c));
+            portable.multipliers.push(multipliers);
+        }
+        portable
+    }
+
+    fn run(
+        &self,
+        input: &[u8],
+        out: &mut [u8],
+        pixels: Range<usize>,
+        quantization: Quantization,
+        residual: Option<(&[u8], Residual)>,
+    ) {
         #[cfg(target_arch = "aarch64")]
         if self.isa != Isa::Generic {
             // SAFETY: `Conv::new` checked that the processor has the instruction set, and `Conv::run` the lengths.
             return unsafe { neon::run(self, input, out, pixels, quantization, residual) };
-        }
-        #[cfg(target_arch = "x86_64")]
-        match &self.packed {
-            Packed::Avx2(packed) => {
-                // SAFETY: `Conv::new` checked that the processor has the instruction set, and `Conv::run` the lengths.
-                return unsafe { packed.run(input, out, pixels, quantization, residual) };
-            }
-            Packed::Avx512Vnni(packed) => {
-                // SAFETY: as above.
-                return unsafe { packed.run(input, out, pixels, quantization) };
-            }
-            Packed::None => {}
         }
         let kernel = self;
         match residual {
@@ -154,16 +175,6 @@ impl Depthwise {
                 },
             }),
         }
-    }
-
-    /// Fills `out` with floats.
-    pub(super) fn run_float(&self, input: &[u8], out: &mut [f32], pixels: Range<usize>) {
-        self.isa.vectorize(Run {
-            kernel: self,
-            input,
-            pixels,
-            write: Floats { out },
-        });
     }
 }
 
@@ -230,7 +241,7 @@ impl Write for Floats<'_> {
 
 /// A run over some pixels.
 struct Run<'a, W> {
-    kernel: &'a Depthwise,
+    kernel: &'a Portable,
     input: &'a [u8],
     pixels: Range<usize>,
     write: W,
@@ -241,7 +252,7 @@ impl<W: Write> Work for Run<'_, W> {
 
     #[inline(always)]
     fn run(mut self) {
-        let Depthwise {
+        let Portable {
             geometry,
             sign,
             input_zero,

@@ -309,6 +309,7 @@ impl Link {
         let subscription = (filter.to_string(), qos);
         self.filters.retain(|(f, _)| f != filter);
         self.filters.push(subscription.clone());
+        self.unheard.retain(|(f, _)| f != filter);
         if self.is_connected() {
             self.to_subscribe.push_back(subscription);
             self.feed_subscriptions();

@@ -2,7 +2,7 @@
 
 use std::{arch::aarch64::*, ops::Range};
 
-use super::{Depthwise, LANES};
+use super::{LANES, Portable};
 use crate::{
     Quantization, Residual,
     conv::tile::{Bytes, neon_write},
@@ -15,7 +15,7 @@ use crate::{
 /// The processor has NEON; `input` is the whole picture; `out`, and the residual where there is one, hold `pixels`.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn run(
-    kernel: &Depthwise,
+    kernel: &Portable,
     input: &[u8],
     out: &mut [u8],
     pixels: Range<usize>,
