@@ -1,7 +1,8 @@
 //! Motion: whether a picture has changed since the network last looked at it.
 //!
 //! In: frames, masks already in them. Out: whether inference is worth its time. On the `infer-<n>` threads. Always holds: no frame is
-//! decoded whole for it (of a JPEG only the mean of each block of 8×8 is taken); a still scene is looked at every
+//! decoded whole for it (of a JPEG only the mean of each block of 8×8 is taken), and while nothing moves only one every
+//! [`look_every_s`](MotionSettings::look_every_s) is looked at; a still scene is inferred every
 //! [`at_least_every_s`](MotionSettings::at_least_every_s) all the same; a frame that cannot be read counts as changed, so that
 //! inference tells why.
 //!
@@ -33,6 +34,8 @@ pub struct MotionSettings {
     pub hold_s: f64,
     /// A still scene is inferred once in so many seconds.
     pub at_least_every_s: f64,
+    /// Seconds from one look for a change to the next while nothing moves; 0: every frame.
+    pub look_every_s: f64,
 }
 
 impl Default for MotionSettings {
@@ -42,6 +45,7 @@ impl Default for MotionSettings {
             area: 0.001,
             hold_s: 2.0,
             at_least_every_s: 10.0,
+            look_every_s: 0.2,
         }
     }
 }
@@ -66,6 +70,10 @@ impl MotionSettings {
             let message = format!("{} is not between 0.1 and 3600", self.at_least_every_s);
             problems.push(("at_least_every_s", message));
         }
+        if !(0.0..=3600.0).contains(&self.look_every_s) {
+            let message = format!("{} is not between 0 and 3600", self.look_every_s);
+            problems.push(("look_every_s", message));
+        }
         problems
     }
 }
@@ -79,6 +87,7 @@ pub struct MotionGate {
     /// The picture that was inferred last, and its frame's time.
     inferred: Option<(Vec<u8>, Instant)>,
     changed_at: Option<Instant>,
+    looked_at: Option<Instant>,
 }
 
 impl MotionGate {
@@ -95,39 +104,43 @@ impl MotionGate {
             preprocessor: Preprocessor::new(spec),
             inferred: None,
             changed_at: None,
+            looked_at: None,
         }
     }
 
     /// Whether this frame is to be inferred. If so, the next ones are compared with it. `anyway`: it is inferred in any case.
     pub fn passes(&mut self, frame: &Frame, anyway: bool) -> bool {
+        let at = frame.meta.captured_at;
+        let settings = &self.settings;
+        let within = |since: Option<Instant>, s: f64| {
+            since.is_some_and(|t| at.saturating_duration_since(t) < Duration::from_secs_f64(s))
+        };
+        let held = within(self.changed_at, settings.hold_s);
+        let inferred_at = self.inferred.as_ref().map(|(_, at)| *at);
+        let due = !within(inferred_at, settings.at_least_every_s);
+        if !(anyway || held || due) && within(self.looked_at, settings.look_every_s) {
+            return false;
+        }
+        self.looked_at = Some(at);
         if self.preprocessor.run(frame, &mut self.now).is_err() {
             return true;
         }
         let InputData::U8(now) = &self.now.data else {
             return true;
         };
-        let at = frame.meta.captured_at;
-        let settings = &self.settings;
-        let passes = match &self.inferred {
-            None => true,
-            Some((before, inferred_at)) => {
-                if changed(before, now, settings.threshold) > settings.area * now.len() as f64 {
-                    self.changed_at = Some(at);
-                }
-                let within = |since: Instant, s: f64| {
-                    at.saturating_duration_since(since) < Duration::from_secs_f64(s)
-                };
-                self.changed_at == Some(at)
-                    || self.changed_at.is_some_and(|t| within(t, settings.hold_s))
-                    || !within(*inferred_at, settings.at_least_every_s)
-            }
-        };
-        if passes || anyway {
+        let cells = settings.area * now.len() as f64;
+        let before = self.inferred.as_ref().map(|(before, _)| before);
+        let moved = before.is_some_and(|before| changed(before, now, settings.threshold) > cells);
+        if moved {
+            self.changed_at = Some(at);
+        }
+        let passes = anyway || moved || held || due;
+        if passes {
             let (before, inferred_at) = self.inferred.get_or_insert_with(|| (Vec::new(), at));
             before.clone_from(now);
             *inferred_at = at;
         }
-        passes || anyway
+        passes
     }
 }
 
@@ -195,6 +208,20 @@ mod tests {
             .collect();
         // It comes with frame 20 and is gone with frame 30; each change is held for 2 s.
         let expected: Vec<u32> = std::iter::once(0).chain(20..50).collect();
+        assert_eq!(passed, expected);
+    }
+
+    #[test]
+    fn what_comes_is_seen_with_the_next_look() {
+        let (mut gate, start) = (gate(), Instant::now());
+        let passed: Vec<u32> = (0..40)
+            .filter(|n| {
+                let object = (*n >= 11).then_some((600, 60));
+                gate.passes(&frame(start + PERIOD / 2 * *n, *n, 5, object), false)
+            })
+            .collect();
+        // Looks are 0.2 s apart: at frames 8 and 12.
+        let expected: Vec<u32> = std::iter::once(0).chain(12..40).collect();
         assert_eq!(passed, expected);
     }
 

@@ -81,7 +81,10 @@ fn a_still_scene_is_not_inferred_and_a_moving_one_is() {
     assert_eq!(run(false, "").len(), 12);
     let still = run(false, "[camera.motion]");
     assert_eq!(still.len(), 1, "{still:?}");
-    assert_eq!(run(true, "[camera.motion]\nhold_s = 0").len(), 12);
+    assert_eq!(
+        run(true, "[camera.motion]\nhold_s = 0\nlook_every_s = 0").len(),
+        12
+    );
 }
 
 /// User and system time of a process, in seconds; its children's is not in it.

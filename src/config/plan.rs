@@ -643,7 +643,7 @@ mod tests {
             privacy_masks = [[[0, 0], [0.5, 0], [0, 0.5]], [[0, 0], [320, 240], [0, 240]]]
             zone = [{ id = 'door', polygon = [[0, 0], [1, 1]] }]
             line = [{ id = 'door', from = [0, 0] }]
-            motion = { threshold = 0, area = 1, hold_s = -1, at_least_every_s = 0 }
+            motion = { threshold = 0, area = 1, hold_s = -1, at_least_every_s = 0, look_every_s = -1 }
             [[model]]
             id = 'm'
             [[model]]
@@ -665,6 +665,7 @@ mod tests {
             "camera.1.motion.area: 1 is not",
             "camera.1.motion.hold_s: -1",
             "camera.1.motion.at_least_every_s: 0",
+            "camera.1.motion.look_every_s: -1",
             "camera.1.privacy_masks.1: [320, 240] is outside the picture",
             "model.0.path: missing",
             "model.1.tasks: ",
