@@ -5,6 +5,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512vnni;
+mod blocks;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "x86_64")]
@@ -14,6 +15,7 @@ use std::ops::Range;
 
 use super::ConvSpec;
 use crate::{Geometry, Isa, Quantization, Residual, Sign, isa::Work};
+use blocks::Blocks;
 
 /// Channels whose sums are kept in registers.
 const LANES: usize = 16;
@@ -54,7 +56,7 @@ impl Depthwise {
 
     pub(super) fn weight_bytes(&self) -> usize {
         match self {
-            Self::Portable(kernel) => size_of_val(&kernel.weights[..]),
+            Self::Portable(kernel) => kernel.blocks.weight_bytes(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(kernel) => kernel.weight_bytes(),
             #[cfg(target_arch = "x86_64")]
@@ -108,38 +110,24 @@ pub(super) struct Portable {
     sign: Sign,
     isa: Isa,
     input_zero: i16,
-    /// By blocks of LANES channels, then by tap; less their zero points.
-    weights: Vec<[i16; LANES]>,
-    bias: Vec<[i32; LANES]>,
-    multipliers: Vec<[f32; LANES]>,
+    /// A channel's weights by tap, less their zero points.
+    blocks: Blocks<i16, LANES>,
 }
 
 impl Portable {
     fn new(isa: Isa, spec: &ConvSpec) -> Self {
-        let geometry = spec.geometry;
-        let (channels, taps) = (geometry.output.c, geometry.taps());
-        let mut portable = Self {
-            geometry,
+        let taps = spec.geometry.taps();
+        let weight = |c: usize, tap: usize| {
+            i16::from(spec.weights[c * taps + tap]) - spec.weight_zero(c) as i16
+        };
+        let bias = |c: usize| spec.bias.get(c).copied().unwrap_or(0);
+        Self {
+            geometry: spec.geometry,
             sign: spec.sign,
             isa,
             input_zero: spec.input_zero as i16,
-            weights: Vec::new(),
-            bias: Vec::new(),
-            multipliers: Vec::new(),
-        };
-        for first in (0..channels).step_by(LANES) {
-            for tap in 0..taps {
-                portable.weights.push(lanes(first, channels, |c| {
-                    i16::from(spec.weights[c * taps + tap]) - spec.weight_zero(c) as i16
-                }));
-            }
-            portable.bias.push(lanes(first, channels, |c| {
-                spec.bias.get(c).copied().unwrap_or(0)
-            }));
-            let multipliers = lanes(first, channels, |c| spec.multiplier(c));
-            portable.multipliers.push(multipliers);
+            blocks: Blocks::new(spec, taps, weight, bias),
         }
-        portable
     }
 
     fn run(
@@ -176,18 +164,6 @@ impl Portable {
             }),
         }
     }
-}
-
-/// A number for each channel from `first` on, and zeros after the last one.
-fn lanes<T: Default, const N: usize>(
-    first: usize,
-    channels: usize,
-    number: impl Fn(usize) -> T,
-) -> [T; N] {
-    std::array::from_fn(|i| match first + i {
-        channel if channel < channels => number(channel),
-        _ => T::default(),
-    })
 }
 
 /// What becomes of the values of some neighbouring channels. `at` is counted from the first pixel.
@@ -256,21 +232,18 @@ impl<W: Write> Work for Run<'_, W> {
             geometry,
             sign,
             input_zero,
-            weights,
-            bias,
-            multipliers,
+            blocks,
             ..
         } = self.kernel;
-        let (channels, taps) = (geometry.output.c, geometry.taps());
+        let channels = geometry.output.c;
         // A byte of s8 is that of u8 with its top bit flipped, and counts 128 more.
         let (flip, zero) = match sign {
             Sign::U8 => (0, *input_zero),
             Sign::S8 => (0x80, input_zero + 128),
         };
         for (row, pixel) in self.pixels.enumerate() {
-            for (block, bias) in bias.iter().enumerate() {
+            for (block, (weights, bias, multipliers)) in blocks.iter().enumerate() {
                 let first = block * LANES;
-                let weights = &weights[block * taps..][..taps];
                 let mut sums = *bias;
                 for (tap, at) in geometry.window_at(pixel) {
                     let from = &self.input[at * channels + first..];
@@ -286,7 +259,6 @@ impl<W: Write> Work for Run<'_, W> {
                             sums[lane].wrapping_add(i32::from(x) * i32::from(weights[tap][lane]));
                     }
                 }
-                let multipliers = &multipliers[block];
                 let mut values = [0.0; LANES];
                 for lane in 0..LANES {
                     values[lane] = sums[lane] as f32 * multipliers[lane];

@@ -3,7 +3,7 @@
 use std::{arch::x86_64::*, ops::Range};
 
 use super::{
-    lanes,
+    blocks::Blocks,
     taps::{MAX_TAPS, Taps},
 };
 use crate::{
@@ -28,49 +28,35 @@ pub(in super::super) struct Avx2 {
     geometry: Geometry,
     /// A pixel of zero points.
     outside: Vec<u8>,
-    /// By blocks of channels, then by groups of taps; less their zero points.
-    weights: Vec<[[i16; GROUP]; LANES]>,
-    bias: Vec<[i32; LANES]>,
-    multipliers: Vec<[f32; LANES]>,
+    /// A channel's weights by groups of taps, less their zero points.
+    blocks: Blocks<[i16; GROUP], LANES>,
 }
 
 impl Avx2 {
     /// `None` if the window is too large.
     pub(in super::super) fn new(spec: &ConvSpec) -> Option<Self> {
         let taps = spec.geometry.taps();
-        let channels = spec.geometry.output.c;
         if taps > MAX_TAPS {
             return None;
         }
-        let mut packed = Self {
-            geometry: spec.geometry,
-            outside: vec![spec.input_zero as u8; channels],
-            weights: Vec::new(),
-            bias: Vec::new(),
-            multipliers: Vec::new(),
+        let group = |c: usize, group: usize| {
+            std::array::from_fn(|i| match group * GROUP + i {
+                tap if tap < taps => {
+                    i16::from(spec.weights[c * taps + tap]) - spec.weight_zero(c) as i16
+                }
+                _ => 0,
+            })
         };
-        for first in (0..channels).step_by(LANES) {
-            for group in (0..taps).step_by(GROUP) {
-                let weight = |c: usize, tap: usize| {
-                    let zero = spec.weight_zero(c) as i16;
-                    (tap < taps).then(|| i16::from(spec.weights[c * taps + tap]) - zero)
-                };
-                packed.weights.push(lanes(first, channels, |c| {
-                    std::array::from_fn(|tap| weight(c, group + tap).unwrap_or(0))
-                }));
-            }
-            packed
-                .bias
-                .push(lanes(first, channels, |c| spec.folded_bias(c)));
-            packed
-                .multipliers
-                .push(lanes(first, channels, |c| spec.multiplier(c)));
-        }
-        Some(packed)
+        let groups = taps.div_ceil(GROUP);
+        Some(Self {
+            geometry: spec.geometry,
+            outside: vec![spec.input_zero as u8; spec.geometry.input.c],
+            blocks: Blocks::new(spec, groups, group, |c| spec.folded_bias(c)),
+        })
     }
 
     pub(in super::super) fn weight_bytes(&self) -> usize {
-        size_of_val(&self.weights[..])
+        self.blocks.weight_bytes()
     }
 
     /// Fills `out` with bytes, from activations of u8.
@@ -89,13 +75,10 @@ impl Avx2 {
         residual: Option<(&[u8], Residual)>,
     ) {
         let channels = self.geometry.output.c;
-        let groups = self.geometry.taps().div_ceil(GROUP);
         let mut taps = Taps::new(&self.geometry, input, &self.outside);
         for (row, pixel) in pixels.enumerate() {
             let taps = taps.at(pixel).as_chunks::<GROUP>().0;
-            let blocks = self.bias.iter().zip(&self.multipliers);
-            let blocks = blocks.zip(self.weights.chunks_exact(groups));
-            for (block, ((bias, multipliers), weights)) in blocks.enumerate() {
+            for (block, (weights, bias, multipliers)) in self.blocks.iter().enumerate() {
                 let first = block * LANES;
                 let columns = (channels - first).min(LANES);
                 let place = row * channels + first;

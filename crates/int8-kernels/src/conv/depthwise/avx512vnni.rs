@@ -3,7 +3,7 @@
 use std::{arch::x86_64::*, ops::Range};
 
 use super::{
-    lanes,
+    blocks::Blocks,
     taps::{MAX_TAPS, Taps},
 };
 use crate::{
@@ -27,19 +27,15 @@ pub(in super::super) struct Avx512Vnni {
     outside: Vec<u8>,
     /// Summands of a weight.
     parts: usize,
-    /// By blocks of channels, then by groups of taps, then by summand: in the order of [`in_order`], four taps each.
-    weights: Vec<[[i8; GROUP]; LANES]>,
-    bias: Vec<[i32; LANES]>,
-    multipliers: Vec<[f32; LANES]>,
+    /// A channel's weights by groups of taps, then by summand; the channels in the order of [`channel`].
+    blocks: Blocks<[i8; GROUP], LANES>,
 }
 
-/// Numbers by channel, as the lanes have the channels: `vpunpck` takes 16 channels a quarter of the register, and leaves four of
-/// them in each of four registers.
-fn in_order<T: Copy>(numbers: [T; LANES]) -> [T; LANES] {
-    std::array::from_fn(|lane| {
-        let (register, lane) = (lane / 16, lane % 16);
-        numbers[lane / 4 * 16 + register * 4 + lane % 4]
-    })
+/// The channel of a lane: `vpunpck` takes 16 channels a quarter of the register, and leaves four of them in each of four
+/// registers.
+fn channel(lane: usize) -> usize {
+    let (register, lane) = (lane / 16, lane % 16);
+    lane / 4 * 16 + register * 4 + lane % 4
 }
 
 impl Avx512Vnni {
@@ -54,37 +50,26 @@ impl Avx512Vnni {
             return None;
         }
         let parts = 1 + usize::from(all().any(|w| i8::try_from(w).is_err()));
-        let mut packed = Self {
+        let summands = |c: usize, at: usize| {
+            std::array::from_fn(|i| {
+                let tap = at / parts * GROUP + i;
+                let w = if tap < taps { weight(c, tap) } else { 0 };
+                let first = w.clamp(-128, 127);
+                [first, w - first][at % parts] as i8
+            })
+        };
+        let each = taps.div_ceil(GROUP) * parts;
+        let blocks = Blocks::new(spec, each, summands, |c| spec.folded_bias(c));
+        Some(Self {
             geometry: spec.geometry,
             outside: vec![spec.input_zero as u8; channels],
             parts,
-            weights: Vec::new(),
-            bias: Vec::new(),
-            multipliers: Vec::new(),
-        };
-        for first in (0..channels).step_by(LANES) {
-            for group in (0..taps).step_by(GROUP) {
-                for part in 0..parts {
-                    let weight = |c: usize, tap: usize| {
-                        let w = if tap < taps { weight(c, tap) } else { 0 };
-                        let first = w.clamp(-128, 127);
-                        [first, w - first][part] as i8
-                    };
-                    packed.weights.push(in_order(lanes(first, channels, |c| {
-                        std::array::from_fn(|tap| weight(c, group + tap))
-                    })));
-                }
-            }
-            let bias = lanes(first, channels, |c| spec.folded_bias(c));
-            let multipliers = lanes(first, channels, |c| spec.multiplier(c));
-            packed.bias.push(in_order(bias));
-            packed.multipliers.push(in_order(multipliers));
-        }
-        Some(packed)
+            blocks: blocks.reordered(channel),
+        })
     }
 
     pub(in super::super) fn weight_bytes(&self) -> usize {
-        size_of_val(&self.weights[..])
+        self.blocks.weight_bytes()
     }
 
     /// Fills `out` with bytes, from activations of u8.
@@ -102,13 +87,10 @@ impl Avx512Vnni {
     ) {
         let scale = Scale::new(quantization);
         let channels = self.geometry.output.c;
-        let groups = self.geometry.taps().div_ceil(GROUP);
         let mut taps = Taps::new(&self.geometry, input, &self.outside);
         for (out, pixel) in out.chunks_exact_mut(channels).zip(pixels) {
             let taps = taps.at(pixel).as_chunks::<GROUP>().0;
-            let blocks = self.bias.iter().zip(&self.multipliers);
-            let blocks = blocks.zip(self.weights.chunks_exact(groups * self.parts));
-            for (block, ((bias, multipliers), weights)) in blocks.enumerate() {
+            for (block, (weights, bias, multipliers)) in self.blocks.iter().enumerate() {
                 let first = block * LANES;
                 let mask = u64::MAX >> (LANES - (channels - first).min(LANES));
                 // SAFETY: of a tap, the channels from `first` on that the mask lets through are there, and so they are in

@@ -32,9 +32,8 @@ pub(super) unsafe fn run(
         let place = |axis: usize, position: usize, tap: usize| {
             position * geometry.stride[axis] + tap * geometry.dilation[axis] - geometry.pads[axis]
         };
-        for (block, bias) in kernel.bias.iter().enumerate() {
+        for (block, (weights, bias, multipliers)) in kernel.blocks.iter().enumerate() {
             let first = block * LANES;
-            let weights = &kernel.weights[block * geometry.taps()..][..geometry.taps()];
             // SAFETY: the bias has 16 numbers.
             let mut sums: [int32x4_t; 4] =
                 std::array::from_fn(|part| unsafe { vld1q_s32(bias.as_ptr().add(4 * part)) });
@@ -54,7 +53,7 @@ pub(super) unsafe fn run(
                 out: out[place..place + columns].as_mut_ptr(),
                 stride: channels,
                 columns,
-                multipliers: kernel.multipliers[block].as_ptr(),
+                multipliers: multipliers.as_ptr(),
                 quantization,
                 residual: residual
                     .as_ref()
