@@ -385,7 +385,7 @@ fn facts(graph: &GraphProto, neighbours: &Neighbours<'_>, shapes: &Shapes) -> Gr
         match node.op_type.as_str() {
             "Softmax" | "QLinearSoftmax" => facts.softmaxes += 1,
             "DequantizeLinear" => {
-                let quantizer = super::engine::scale_and_zero(graph, node);
+                let quantizer = onnx_file::scale_and_zero(graph, node);
                 facts.output_step = facts.output_step.or(quantizer.map(|(scale, _)| scale));
             }
             "QuantizeLinear" | "Identity" | "Flatten" | "Reshape" | "Squeeze" | "Cast" => {}
@@ -415,7 +415,7 @@ fn chosen_from(argmax: &NodeProto, shapes: &Shapes) -> Option<usize> {
 
 /// The values that a QuantizeLinear's 8 bits can stand for.
 fn range(graph: &GraphProto, quantizer: &NodeProto) -> Option<(f32, f32)> {
-    let (scale, zero_point) = super::engine::scale_and_zero(graph, quantizer)?;
+    let (scale, zero_point) = onnx_file::scale_and_zero(graph, quantizer)?;
     let name = quantizer.input.get(2)?;
     let zero = graph.initializer.iter().find(|t| t.name == *name)?;
     let (low, high) = match DataType::try_from(zero.data_type).ok()? {

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
-use super::engine::scalar;
+use super::onnx_file::scalar;
 use crate::task::detect::{Limits, MAX_DETECTIONS};
 
 /// Operators of a network; what follows a suppression otherwise only gathers what it chose.
@@ -42,18 +42,16 @@ pub(super) struct Suppression {
 /// # Errors
 /// There are several, the network goes on behind it, or its boxes are in a form that is not read.
 pub(super) fn suppression(graph: &GraphProto) -> Result<Option<Suppression>, String> {
-    let fix = EXPORT_WITHOUT;
     let mut all = (graph.node.iter()).filter(|n| n.op_type == "NonMaxSuppression");
     let Some(node) = all.next() else {
         return Ok(None);
     };
-    let name = [&node.name].into_iter().chain(&node.output);
-    let name = name.into_iter().find(|n| !n.is_empty()).cloned();
-    let name = name.unwrap_or_default();
+    let mut names = [&node.name].into_iter().chain(&node.output);
+    let name = names.find(|n| !n.is_empty()).cloned().unwrap_or_default();
     let more = all.count();
     if more > 0 {
         return Err(format!(
-            "it has {} suppressions (NonMaxSuppression) in the graph, of stages or classes: {fix}",
+            "it has {} suppressions (NonMaxSuppression) in the graph, of stages or classes: {EXPORT_WITHOUT}",
             more + 1
         ));
     }
@@ -63,7 +61,7 @@ pub(super) fn suppression(graph: &GraphProto) -> Result<Option<Suppression>, Str
         if n.input.iter().any(|i| behind.contains(i.as_str())) {
             if COMPUTES.contains(&n.op_type.as_str()) {
                 return Err(format!(
-                    "the network goes on behind its suppression `{name}` (`{}`, {}), as a detector of two stages does: {fix}",
+                    "the network goes on behind its suppression `{name}` (`{}`, {}), as a detector of two stages does: {EXPORT_WITHOUT}",
                     n.name, n.op_type
                 ));
             }
@@ -76,7 +74,7 @@ pub(super) fn suppression(graph: &GraphProto) -> Result<Option<Suppression>, Str
         .any(|a| a.name == "center_point_box" && a.i != 0)
     {
         return Err(format!(
-            "the suppression `{name}` reads boxes as centres and sizes (center_point_box = 1), which is not known here: {fix}"
+            "the suppression `{name}` reads boxes as centres and sizes (center_point_box = 1), which is not known here: {EXPORT_WITHOUT}"
         ));
     }
     let [boxes, scores, numbers @ ..] = node.input.as_slice() else {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ocellus_int8::Report;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension::Value as DimValue};
 use tract_onnx::pb::type_proto::Value as TypeValue;
-use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use tract_onnx::pb::{GraphProto, NodeProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 
 use super::anatomy::Anatomy;
@@ -335,7 +335,7 @@ fn is_softmax(graph: &GraphProto, output: &str) -> bool {
 /// Scale and zero point of a QuantizeLinear that writes this output.
 fn quantization(graph: &GraphProto, output: &str) -> Option<(f32, f32)> {
     let node = producer(graph, output).filter(|n| n.op_type == "QuantizeLinear")?;
-    scale_and_zero(graph, node)
+    onnx_file::scale_and_zero(graph, node)
 }
 
 /// Scale and zero point of a DequantizeLinear that reads this input.
@@ -343,25 +343,7 @@ fn dequantization(graph: &GraphProto, input: &str) -> Option<(f32, f32)> {
     let reads = |n: &&NodeProto| {
         n.op_type == "DequantizeLinear" && n.input.first().is_some_and(|i| i == input)
     };
-    scale_and_zero(graph, graph.node.iter().find(reads)?)
-}
-
-/// The value of a constant of one element.
-pub(super) fn scalar(t: &TensorProto) -> Option<f32> {
-    let tensor = tract_onnx::tensor::load_tensor(&*tract_onnx::onnx().provider, t, None).ok()?;
-    tensor.cast_to_scalar::<f32>().ok()
-}
-
-pub(super) fn scale_and_zero(graph: &GraphProto, node: &NodeProto) -> Option<(f32, f32)> {
-    let constant = |name: &String| graph.initializer.iter().find(|t| t.name == *name);
-    let scale = scalar(constant(node.input.get(1)?)?)?;
-    let zero = node
-        .input
-        .get(2)
-        .and_then(constant)
-        .and_then(scalar)
-        .unwrap_or(0.0);
-    Some((scale, zero))
+    onnx_file::scale_and_zero(graph, graph.node.iter().find(reads)?)
 }
 
 /// The data input of the last Gemm, MatMul or 1×1 convolution with constant weights.

@@ -7,7 +7,9 @@ use prost::Message;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as DimValue;
 use tract_onnx::pb::type_proto::Value as TypeValue;
-use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, TensorProto, ValueInfoProto};
+use tract_onnx::pb::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
+};
 
 use super::wire;
 
@@ -93,6 +95,25 @@ pub(super) fn tensors(attribute: &AttributeProto) -> impl Iterator<Item = &Tenso
 }
 
 /// Every axis but the batch must be known: memory is planned by it, and tract parses what is written instead.
+/// The value of a constant of one element.
+pub(super) fn scalar(t: &TensorProto) -> Option<f32> {
+    let tensor = tract_onnx::tensor::load_tensor(&*tract_onnx::onnx().provider, t, None).ok()?;
+    tensor.cast_to_scalar::<f32>().ok()
+}
+
+/// Scale and zero point of a QuantizeLinear or DequantizeLinear, where they are constants.
+pub(super) fn scale_and_zero(graph: &GraphProto, node: &NodeProto) -> Option<(f32, f32)> {
+    let constant = |name: &String| graph.initializer.iter().find(|t| t.name == *name);
+    let scale = scalar(constant(node.input.get(1)?)?)?;
+    let zero = node
+        .input
+        .get(2)
+        .and_then(constant)
+        .and_then(scalar)
+        .unwrap_or(0.0);
+    Some((scale, zero))
+}
+
 fn check_input(input: &ValueInfoProto) -> Result<(), String> {
     let shape = match input.r#type.as_ref().and_then(|t| t.value.as_ref()) {
         Some(TypeValue::TensorType(t)) => t.shape.as_ref(),
