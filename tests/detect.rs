@@ -60,11 +60,7 @@ fn reference(
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let limits = s.limits(None);
-    let tensors = match model.to_string_lossy().contains('@') {
-        true => &looked.stills.outputs,
-        false => &looked.stills.tensors,
-    };
-    std::fs::write(at("tensors"), tensors).unwrap();
+    std::fs::write(at("tensors"), &looked.stills.tensors).unwrap();
     std::fs::write(
         at("frames"),
         serde_json::to_vec(&looked.stills.frames).unwrap(),

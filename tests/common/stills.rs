@@ -42,8 +42,6 @@ pub struct Looked {
     pub frames: Vec<(u32, u32)>,
     /// What it was fed, one after the other.
     pub tensors: Vec<u8>,
-    /// The first output of each.
-    pub outputs: Vec<u8>,
 }
 
 /// By one task. Other engines are fed what the file says: floats, if it has no bytes.
@@ -80,8 +78,6 @@ pub fn look(
         }
         looked.frames.push(prepared.frame_size);
         let outputs = session.run(&input).unwrap();
-        let first = outputs.get(0).values.iter();
-        looked.outputs.extend(first.flat_map(|v| v.to_le_bytes()));
         let result = task.decode(outputs, &prepared.mapping).unwrap();
         looked.results.push(result);
     }

@@ -1,7 +1,7 @@
 """The reference for detectors: onnxruntime on tensors that the firmware made, then each family's published decoding in numpy.
 
 python detections.py MODEL FAMILY TENSORS FRAMES OUT [THRESHOLD [IOU [MAX]]]: TENSORS holds whole float inputs, one after the other. FRAMES is a
-JSON list of [width, height]. MODEL may be SHAPE@WIDTHxHEIGHT (`1x3549x85@416x416`) instead: TENSORS then holds outputs of that shape. OUT gets a JSON list of lists of [x0, y0, x1, y1, score, class], best first, in 0 to 1 of the frame.
+JSON list of [width, height]. OUT gets a JSON list of lists of [x0, y0, x1, y1, score, class], best first, in 0 to 1 of the frame.
 """
 
 import json
@@ -179,18 +179,13 @@ def main() -> None:
     model, family, tensors, frames, out = sys.argv[1:6]
     threshold, iou, most = (*map(float, sys.argv[6:]), *(0.5, 0.45, 100)[len(sys.argv) - 6:])
     numbers = np.frombuffer(Path(tensors).read_bytes(), "<f4")
-    if "@" in model:
-        shape, (width, height) = ([int(n) for n in part.split("x")] for part in model.split("@"))
-        run = lambda tensor: [tensor[None]]  # noqa: E731
-    else:
-        session = exact_session(Path(model).read_bytes())
-        picture = session.get_inputs()[0]
-        shape = [1 if not isinstance(d, int) else d for d in picture.shape]
-        height, width = shape[1:3] if shape[3] == 3 else shape[2:]
-        run = lambda tensor: session.run(None, {picture.name: tensor[None]})  # noqa: E731
+    session = exact_session(Path(model).read_bytes())
+    picture = session.get_inputs()[0]
+    shape = [1 if not isinstance(d, int) else d for d in picture.shape]
+    height, width = shape[1:3] if shape[3] == 3 else shape[2:]
     results = []
     for frame, tensor in zip(json.loads(Path(frames).read_text()), numbers.reshape(-1, *shape[1:]), strict=True):
-        outputs = run(tensor)
+        outputs = session.run(None, {picture.name: tensor[None]})
         results.append(detections(family, outputs, width, height, frame, threshold, iou, int(most)))
     Path(out).write_text(json.dumps(results))
 
