@@ -108,6 +108,14 @@ fn compare(name: &str, ours: &[Vec<Detection>], theirs: &[Vec<[f64; 6]>]) -> (us
     (n, lowest, largest)
 }
 
+/// `ocellus model COMMAND`: exit code and standard output.
+fn on_model(command: &str, path: &Path) -> (Option<i32>, String) {
+    let out = ocellus().args(["model", command]).arg(path).output();
+    let out = out.unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    (out.status.code(), text)
+}
+
 /// Real weights, real pictures: the same boxes, scores and order as onnxruntime and the families' own decoding.
 #[test]
 fn real_detectors_find_what_the_reference_finds() {
@@ -185,6 +193,16 @@ fn every_family_is_decoded_as_published() {
     let settings = DetectSettings::default();
     let cut = look(&bundle, None, &settings, pictures);
     assert!(cut.found.iter().flatten().count() >= 20);
+    // It is shown and examined as it runs.
+    let (code, text) = on_model("inspect", &bundle);
+    assert_eq!(code, Some(0), "{text}");
+    let shown = "  output      head8 f32 1x255x20x28\n  output      head16 f32 1x255x10x14\n";
+    assert!(text.contains(shown), "{text}");
+    let shown = "  left out    what does not lead to [detect] outputs\n";
+    assert!(text.contains(shown), "{text}");
+    assert!(!text.contains("NonMaxSuppression"), "{text}");
+    let (code, text) = on_model("doctor", &bundle);
+    assert_eq!(code, Some(0), "{text}");
     // The usual anchors, said in whole pixels; and others.
     let usual = "anchors = [[[10, 13], [16, 30], [33, 23]], [[30, 61], [62, 45], [59, 119]], [[116, 90], [156, 198], [373, 326]]]\n";
     std::fs::write(bundle.join("model.toml"), format!("{manifest}{usual}")).unwrap();
@@ -199,6 +217,14 @@ fn every_family_is_decoded_as_published() {
     std::fs::write(bundle.join("model.toml"), wrong).unwrap();
     let e = Model::load(&bundle, &LoadOptions::default()).unwrap_err();
     assert!(e.to_string().contains("`haed16` is no tensor"), "{e}");
+    // All of it is shown then, so that the right name is found.
+    let (code, text) = on_model("inspect", &bundle);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("  refused     [detect] outputs: `haed16`"),
+        "{text}"
+    );
+    assert!(text.contains("NonMaxSuppression 1"), "{text}");
 }
 
 /// SSD-ResNet-34 with its suppression in the graph, node by node as the ONNX Model Zoo's `ssd-12`, random weights: what onnxruntime finds
@@ -296,13 +322,8 @@ fn scores_that_a_quantizer_erased_are_noticed() {
         ("yolov8-quantized.onnx", 1, "no score is left"),
         ("yolov8.onnx", 0, "0.0 % of"),
     ] {
-        let out = ocellus()
-            .args(["model", "doctor"])
-            .arg(dir.path().join(file))
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&out.stdout);
-        assert_eq!(out.status.code(), Some(code), "{file}: {text}");
+        let (found, text) = on_model("doctor", &dir.path().join(file));
+        assert_eq!(found, Some(code), "{file}: {text}");
         assert!(text.contains(says), "{file}: {text}");
     }
 }
@@ -368,12 +389,7 @@ fn the_int8_detector_runs_on_integers() {
         return skip(NEEDS);
     };
     let model = data.join("models/yolox-nano-int8-qdq-u8s8.onnx");
-    let out = ocellus()
-        .args(["model", "doctor"])
-        .arg(&model)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let (_, text) = on_model("doctor", &model);
     let share = text
         .split(" % of the multiply-accumulates, run on integers")
         .next();

@@ -12,7 +12,7 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 use super::files::ModelFiles;
 use super::placement::{Neighbours, Placement};
 use super::shapes::{self, Shapes};
-use super::{ModelError, cut, onnx_file, sha256};
+use super::{Manifest, ModelError, cut, onnx_file, read_manifest, sha256};
 
 /// Multiply-accumulates of one inference: 2⁴⁰, a hundred times ResNet-152 at 224×224. A small board would take minutes.
 const MAX_MACS: u64 = 1 << 40;
@@ -46,11 +46,14 @@ pub struct Anatomy {
     pub operators: BTreeMap<String, usize>,
     /// The operators that compute something, in the graph's order.
     pub layers: Vec<Layer>,
-    /// What could not be found out, a sentence each.
+    /// What could not be found out, a sentence each; of a graph that is refused nothing is said.
     pub problems: Vec<String>,
-    /// A suppression at the graph's end, which does not run here: it and what follows it are not looked at.
+    /// What of the file is not run and not looked at, in words: a suppression at its end, or what the manifest cuts off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_out: Option<String>,
+    /// Why the graph cannot be cut where it would have to be: then all of it is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
     #[serde(skip)]
     pub(super) graph: GraphFacts,
 }
@@ -100,23 +103,37 @@ pub(super) struct GraphFacts {
 }
 
 impl Anatomy {
-    /// Looks at a bundle's `model.onnx` or a bare file.
+    /// Looks at a bundle's `model.onnx` or a bare file, as far as it would be run.
     ///
     /// # Errors
-    /// The file cannot be read, is none, or is one that would not be run for its size.
+    /// The manifest or the file cannot be read, is none, or is one that would not be run for its size.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         let files = ModelFiles::at(path)?;
+        let manifest = read_manifest(&files)?;
+        Self::of_files(&files, &manifest)
+    }
+
+    /// As [`Self::read`], by a manifest that was read already.
+    pub(super) fn of_files(files: &ModelFiles, manifest: &Manifest) -> Result<Self, ModelError> {
         let bytes = files.onnx()?;
         let unusable = |problem| ModelError::Unusable {
             path: files.onnx_path(),
             problem,
         };
         let mut proto = onnx_file::decode(&bytes).map_err(unusable)?;
-        // One that cannot be cut off is told of when the model is loaded.
-        let suppression = proto.graph.as_mut().map(cut::before_suppression);
-        let suppression = suppression.and_then(Result::ok).flatten();
+        let graph = proto.graph.as_mut();
+        let end = graph.map_or(Ok(cut::End::default()), |g| {
+            cut::end(g, manifest.named_outputs())
+        });
         let mut anatomy = Self::of(&proto).map_err(unusable)?;
-        anatomy.left_out = suppression.map(|s| s.node);
+        match end {
+            Ok(end) => anatomy.left_out = end.left_out,
+            Err(refused) => {
+                anatomy.refused = Some(refused);
+                // What is behind a choice has no shape.
+                anatomy.problems.clear();
+            }
+        }
         anatomy.file_bytes = bytes.len() as u64;
         anatomy.sha256 = sha256(&bytes);
         Ok(anatomy)
@@ -170,6 +187,7 @@ impl Anatomy {
             layers,
             problems: shapes.problems,
             left_out: None,
+            refused: None,
         })
     }
 }

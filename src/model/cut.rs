@@ -1,7 +1,7 @@
 //! A graph, cut at tensors that come before its outputs: for post-processing that is done in Rust.
 //!
 //! In: a graph, names of its tensors, or the suppression that is found in it. Out: the same graph with those as its outputs, and without what
-//! only led to the old ones. Pure; at load, before anything else looks at the graph.
+//! only led to the old ones. Pure; at load, before anything else looks at the graph. Always holds: a graph that is refused is left as it was.
 
 use std::collections::{HashMap, HashSet};
 
@@ -41,13 +41,12 @@ pub(super) struct Suppression {
 ///
 /// # Errors
 /// There are several, the network goes on behind it, or its boxes are in a form that is not read.
-pub(super) fn suppression(graph: &GraphProto) -> Result<Option<Suppression>, String> {
+fn suppression(graph: &GraphProto) -> Result<Option<Suppression>, String> {
     let mut all = (graph.node.iter()).filter(|n| n.op_type == "NonMaxSuppression");
     let Some(node) = all.next() else {
         return Ok(None);
     };
-    let mut names = [&node.name].into_iter().chain(&node.output);
-    let name = names.find(|n| !n.is_empty()).cloned().unwrap_or_default();
+    let name = name_of(node).to_string();
     let more = all.count();
     if more > 0 {
         return Err(format!(
@@ -99,16 +98,51 @@ pub(super) fn suppression(graph: &GraphProto) -> Result<Option<Suppression>, Str
     }))
 }
 
-/// Makes what the graph's suppression reads its outputs, if it has one.
+/// Where a graph was made to end.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct End {
+    /// The outputs are what this reads.
+    pub before: Option<Suppression>,
+    /// What is not run, in words, if there is something.
+    pub left_out: Option<String>,
+}
+
+/// Ends a graph where it is read: at the tensors that the manifest names (with the key that names them), else before its suppression, else
+/// where it ends itself.
 ///
 /// # Errors
-/// As [`suppression`], or nothing in the graph writes what it reads.
-pub(super) fn before_suppression(graph: &mut GraphProto) -> Result<Option<Suppression>, String> {
-    let found = suppression(graph)?;
-    if let Some(found) = &found {
-        at(graph, &found.node, &found.reads)?;
+/// As [`suppression`], or a name is no tensor's that an operator writes.
+pub(super) fn end(graph: &mut GraphProto, (key, named): (&str, &[String])) -> Result<End, String> {
+    if !named.is_empty() {
+        let found = suppression(graph).ok().flatten();
+        let rest = leading_to(graph, named).map_err(|unknown| {
+            format!("{key}: `{unknown}` is no tensor of the graph that an operator writes; `ocellus model inspect` lists the operators")
+        })?;
+        let goes_on = rest.nodes.len() < graph.node.len();
+        keep(graph, &rest, named);
+        return Ok(End {
+            before: found.filter(|s| s.reads == named),
+            left_out: goes_on.then(|| format!("what does not lead to {key}")),
+        });
     }
-    Ok(found)
+    let Some(found) = suppression(graph)? else {
+        return Ok(End::default());
+    };
+    let name = &found.node;
+    let rest = leading_to(graph, &found.reads).map_err(|unknown| {
+        format!("the suppression `{name}` reads `{unknown}`, which no operator writes")
+    })?;
+    keep(graph, &rest, &found.reads);
+    Ok(End {
+        left_out: Some(format!("the suppression `{name}` and what follows it")),
+        before: Some(found),
+    })
+}
+
+/// A node's name, or its output's if it has none.
+fn name_of(node: &NodeProto) -> &str {
+    let mut names = [&node.name].into_iter().chain(&node.output);
+    names.find(|n| !n.is_empty()).map_or("", |n| n)
 }
 
 /// A number that is the same for every picture, however an exporter writes it down.
@@ -146,32 +180,41 @@ fn one(t: &TensorProto) -> Option<f32> {
     t.dims.iter().all(|d| *d == 1).then(|| scalar(t))?
 }
 
-/// Makes `tensors` the graph's outputs, in this order. `key` names them in the manifest.
-///
+/// What leads to some tensors: themselves and all that are read on the way, and the nodes by their places.
+struct Rest {
+    tensors: HashSet<String>,
+    nodes: HashSet<usize>,
+}
+
 /// # Errors
-/// A tensor that no node writes.
-pub(super) fn at(graph: &mut GraphProto, key: &str, tensors: &[String]) -> Result<(), String> {
+/// The tensor that no node writes.
+fn leading_to<'a>(graph: &GraphProto, tensors: &'a [String]) -> Result<Rest, &'a str> {
     let writers: HashMap<&str, usize> = (graph.node.iter().enumerate())
         .flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i)))
         .collect();
     if let Some(unknown) = tensors.iter().find(|t| !writers.contains_key(t.as_str())) {
-        return Err(format!(
-            "{key}: `{unknown}` is no tensor of the graph that an operator writes; `ocellus model inspect` lists the operators"
-        ));
+        return Err(unknown);
     }
-    let mut needed: HashSet<String> = HashSet::new();
-    let mut nodes: HashSet<usize> = HashSet::new();
+    let mut rest = Rest {
+        tensors: HashSet::new(),
+        nodes: HashSet::new(),
+    };
     let mut open: Vec<&str> = tensors.iter().map(String::as_str).collect();
     while let Some(tensor) = open.pop() {
-        if !needed.insert(tensor.into()) {
+        if !rest.tensors.insert(tensor.into()) {
             continue;
         }
         if let Some(&node) = writers.get(tensor)
-            && nodes.insert(node)
+            && rest.nodes.insert(node)
         {
             open.extend(graph.node[node].input.iter().map(String::as_str));
         }
     }
+    Ok(rest)
+}
+
+/// Makes `tensors` the graph's outputs, in this order, and drops what does not lead to them.
+fn keep(graph: &mut GraphProto, rest: &Rest, tensors: &[String]) {
     let known: Vec<ValueInfoProto> = (graph.value_info.iter())
         .chain(&graph.output)
         .cloned()
@@ -179,9 +222,9 @@ pub(super) fn at(graph: &mut GraphProto, key: &str, tensors: &[String]) -> Resul
     let mut place = 0..;
     graph
         .node
-        .retain(|_| place.next().is_some_and(|i| nodes.contains(&i)));
-    graph.initializer.retain(|i| needed.contains(&i.name));
-    graph.input.retain(|i| needed.contains(&i.name));
+        .retain(|_| place.next().is_some_and(|i| rest.nodes.contains(&i)));
+    graph.initializer.retain(|i| rest.tensors.contains(&i.name));
+    graph.input.retain(|i| rest.tensors.contains(&i.name));
     let output = |name: &String| {
         let known = known.iter().find(|v| v.name == *name).cloned();
         known.unwrap_or_else(|| ValueInfoProto {
@@ -190,7 +233,6 @@ pub(super) fn at(graph: &mut GraphProto, key: &str, tensors: &[String]) -> Resul
         })
     };
     graph.output = tensors.iter().map(output).collect();
-    Ok(())
 }
 
 #[cfg(test)]
@@ -250,6 +292,10 @@ mod tests {
                 node("Gather", &["boxes", "chosen"], "found"),
             ],
             initializer: vec![number("score", &[1], 0.05)],
+            input: vec![ValueInfoProto {
+                name: "picture".into(),
+                ..Default::default()
+            }],
             ..Default::default()
         }
     }
@@ -257,8 +303,11 @@ mod tests {
     #[test]
     fn a_graph_ends_before_its_suppression() {
         let mut whole = graph();
-        let found = before_suppression(&mut whole).unwrap().unwrap();
-        assert_eq!(found.node, "chosen");
+        let end_of = |graph: &mut GraphProto| end(graph, ("", &[]));
+        let found = end_of(&mut whole).unwrap();
+        let left_out = "the suppression `chosen` and what follows it";
+        assert_eq!(found.left_out.as_deref(), Some(left_out));
+        let found = found.before.unwrap();
         let Limits {
             threshold,
             iou,
@@ -268,7 +317,30 @@ mod tests {
         let outputs: Vec<_> = whole.output.iter().map(|o| o.name.as_str()).collect();
         assert_eq!(outputs, ["boxes", "scores"]);
         assert_eq!(whole.node.len(), 2);
-        assert_eq!(before_suppression(&mut whole), Ok(None));
+        assert_eq!(end_of(&mut whole), Ok(End::default()));
+    }
+
+    #[test]
+    fn a_graph_ends_at_the_tensors_that_are_named() {
+        let key = "[detect] outputs";
+        let end_at = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|n| n.to_string()).collect();
+            let mut whole = graph();
+            let end = end(&mut whole, (key, &names));
+            (end, whole)
+        };
+        // What the suppression reads, one of it alone.
+        let (found, cut) = end_at(&["boxes", "scores"]);
+        assert_eq!(found.unwrap().before.unwrap().node, "chosen");
+        assert_eq!(cut.node.len(), 2);
+        let (found, cut) = end_at(&["scores"]);
+        let found = found.unwrap();
+        assert_eq!((found.before, cut.node.len()), (None, 1));
+        assert!(found.left_out.unwrap().contains(key));
+        let (found, whole) = end_at(&["fuond"]);
+        let e = found.unwrap_err();
+        assert!(e.contains(key) && e.contains("`fuond` is no tensor"), "{e}");
+        assert_eq!(whole, graph());
     }
 
     #[test]
@@ -293,7 +365,7 @@ mod tests {
             change(&mut whole);
             let e = suppression(&whole).unwrap_err();
             assert!(e.contains(says), "no `{says}` in {e}");
-            assert_eq!(before_suppression(&mut whole), Err(e));
+            assert_eq!(end(&mut whole, ("", &[])), Err(e));
         };
         let again = |g: &mut GraphProto| g.node.push(g.node[7].clone());
         refused(&again, "it has 2 suppressions");

@@ -92,7 +92,16 @@ fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, Stri
     let mut proto = onnx_file::decode(bytes)?;
     let graph = proto.graph.as_mut().ok_or("it has no graph")?;
     let mut notes = Vec::new();
-    let suppression = cut_off(graph, options.outputs, &mut notes)?;
+    let suppression = cut::end(graph, options.outputs)?.before;
+    notes.extend(suppression.as_ref().map(|s| {
+        format!(
+            "the suppression in the graph (`{}`) is left out, ours runs on what it reads (`{}`); unless said otherwise with its iou {} and max {}",
+            s.node,
+            s.reads.join("`, `"),
+            s.limits.iou,
+            s.limits.max
+        )
+    }));
     // What has no known size has no bound either.
     let anatomy = Anatomy::of(&proto)?;
     if let Some(problem) = anatomy.problems.into_iter().next() {
@@ -236,33 +245,8 @@ fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, Stri
         notes,
         report,
         argmax_of: anatomy.graph.argmax_of,
-        suppression,
+        suppression: suppression.map(|s| s.limits),
     })
-}
-
-/// Cuts the graph at the tensors that the manifest names, else before a suppression. The limits are that suppression's, if the outputs are
-/// what it reads.
-fn cut_off(
-    graph: &mut GraphProto,
-    (key, named): (&str, &[String]),
-    notes: &mut Vec<String>,
-) -> Result<Option<Limits>, String> {
-    if !named.is_empty() {
-        let found = cut::suppression(graph);
-        cut::at(graph, key, named)?;
-        let read = found.ok().flatten().filter(|s| s.reads == named);
-        return Ok(read.map(|s| s.limits));
-    }
-    let Some(found) = cut::before_suppression(graph)? else {
-        return Ok(None);
-    };
-    let Limits { iou, max, .. } = found.limits;
-    notes.push(format!(
-        "the suppression in the graph (`{}`) is left out, ours runs on what it reads (`{}`); unless said otherwise with its iou {iou} and max {max}",
-        found.node,
-        found.reads.join("`, `"),
-    ));
-    Ok(Some(found.limits))
 }
 
 /// Whether the graph's input is `[batch, channels, height, width]` with 1 or 3 channels.

@@ -61,11 +61,10 @@ fn print(out: &mut impl Write, a: &Anatomy, all: bool) -> anyhow::Result<()> {
         .map(|(op, n)| format!("{op} {n}"))
         .collect();
     writeln!(out, "  operators   {}", operators.join(", "))?;
-    if let Some(suppression) = &a.left_out {
-        writeln!(
-            out,
-            "  left out    the suppression `{suppression}` and what follows it"
-        )?;
+    for (what, why) in [("left out", &a.left_out), ("refused", &a.refused)] {
+        if let Some(why) = why {
+            writeln!(out, "  {what:<10}  {why}")?;
+        }
     }
     for problem in &a.problems {
         writeln!(out, "  unknown     {problem}")?;

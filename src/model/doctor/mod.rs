@@ -82,20 +82,33 @@ pub struct Diagnosis {
 pub fn examine(path: &Path, labels: Option<&Path>) -> Diagnosis {
     let mut found = Vec::new();
     let problem = |e: &ModelError, fix: &str| Finding::new(Severity::Problem, e.to_string(), fix);
-    let (mut anatomy, mut said) = (None, Manifest::default());
-    match Anatomy::read(path) {
-        Ok(a) => anatomy = Some(a),
-        Err(e) => found.push(problem(
-            &e,
-            "export the model again, as one file with a fixed input size",
-        )),
-    }
-    match ModelFiles::at(path).and_then(|f| Ok((f.is_bundle(), read_manifest(&f)?))) {
-        Ok((true, read)) => {
-            said = read;
-            found.extend(manifest::completeness(&said));
+    let files = match ModelFiles::at(path) {
+        Ok(files) => files,
+        Err(e) => {
+            return Diagnosis {
+                findings: vec![problem(&e, "see the message")],
+                anatomy: None,
+                model: None,
+            };
         }
-        Ok((false, _)) => {
+    };
+    let (said, unread) = match read_manifest(&files) {
+        Ok(said) => (said, None),
+        Err(e) => (Manifest::default(), Some(e)),
+    };
+    let anatomy = Anatomy::of_files(&files, &said);
+    let anatomy = anatomy.map_err(|e| {
+        let fix = "export the model again, as one file with a fixed input size";
+        found.push(problem(&e, fix));
+    });
+    let anatomy = anatomy.ok();
+    match unread {
+        Some(e) => found.push(problem(
+            &e,
+            "correct model.toml; docs/models.md has every key",
+        )),
+        None if files.is_bundle() => found.extend(manifest::completeness(&said)),
+        None => {
             let what = "a bare .onnx: colour order, normalization and resize are assumed, and nothing proves the result";
             found.push(Finding::new(
                 Severity::Hint,
@@ -103,10 +116,6 @@ pub fn examine(path: &Path, labels: Option<&Path>) -> Diagnosis {
                 "make a bundle: a directory with model.onnx, model.toml and labels.txt",
             ));
         }
-        Err(e) => found.push(problem(
-            &e,
-            "correct model.toml; docs/models.md has every key",
-        )),
     }
     let options = LoadOptions {
         labels: labels.map(Into::into),
