@@ -227,6 +227,53 @@ fn every_family_is_decoded_as_published() {
     assert!(text.contains("NonMaxSuppression 1"), "{text}");
 }
 
+/// YOLOv8 as Ultralytics exports it with `nms=True`: the message says what to do. Cut by the bundle, it finds what the whole graph finds.
+#[test]
+fn a_graph_that_chooses_by_the_picture_is_refused_and_can_be_cut() {
+    let (Some(data), Some(python)) = (test_data(), python()) else {
+        return skip(NEEDS);
+    };
+    let dir = made_detectors(&python);
+    let whole = dir.path().join("yolov8-nms.onnx");
+    let says = "before the suppression `chosen` `sure` (NonZero) chooses by what is in the picture: what comes out has no fixed length; \
+                export without it (Ultralytics: nms=False), or name in [detect] outputs what comes before it";
+    let e = Model::load(&whole, &LoadOptions::default()).unwrap_err();
+    assert!(e.to_string().contains(says), "{e}");
+    // All of it is shown, so that the tensors are found.
+    let (code, text) = on_model("inspect", &whole);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(&format!("  refused     {says}")), "{text}");
+    assert!(text.contains("NonMaxSuppression 1"), "{text}");
+    let (code, text) = on_model("doctor", &whole);
+    assert_eq!(code, Some(78), "{text}");
+    assert!(text.contains(says) && !text.contains("WARN"), "{text}");
+
+    let bundle = dir.path().join("cut");
+    std::fs::create_dir(&bundle).unwrap();
+    std::fs::copy(&whole, bundle.join("model.onnx")).unwrap();
+    let manifest = "tasks = ['detect']\n[detect]\noutputs = ['predictions']\n";
+    std::fs::write(bundle.join("model.toml"), manifest).unwrap();
+    let pictures = &photographs(&data)[..3];
+    let settings = DetectSettings {
+        max: Some(300),
+        ..DetectSettings::default()
+    };
+    let looked = look(&bundle, None, &settings, pictures);
+    let theirs = reference(&python, &whole, "yolov10", &looked, &settings);
+    let (n, iou, score) = compare("yolov8-nms", &looked.found, &theirs);
+    assert!(n >= 20, "{n} boxes");
+    assert!(iou >= 0.99 && score <= 1e-3, "{iou} {score}");
+    // Behind the choice there is no place to cut.
+    std::fs::write(
+        bundle.join("model.toml"),
+        manifest.replace("predictions", "chosen"),
+    )
+    .unwrap();
+    let e = Model::load(&bundle, &LoadOptions::default()).unwrap_err();
+    let says = "[detect] outputs: before them `sure` (NonZero) chooses";
+    assert!(e.to_string().contains(says), "{e}");
+}
+
 /// SSD-ResNet-34 with its suppression in the graph, node by node as the ONNX Model Zoo's `ssd-12`, random weights: what onnxruntime finds
 /// with the whole graph, limited as that graph says. At 400×400 as wide as it is; at 1200×1200 with an eighth of its channels.
 #[test]

@@ -1,13 +1,14 @@
 //! A graph, cut at tensors that come before its outputs: for post-processing that is done in Rust.
 //!
 //! In: a graph, names of its tensors, or the suppression that is found in it. Out: the same graph with those as its outputs, and without what
-//! only led to the old ones. Pure; at load, before anything else looks at the graph. Always holds: a graph that is refused is left as it was.
+//! only led to the old ones. Pure; at load, before anything else looks at the graph. Always holds: a graph that is refused is left as it was; of
+//! one that is not, no operator's length depends on what is seen.
 
 use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
-use super::onnx_file::scalar;
+use super::onnx_file::{self, scalar};
 use crate::task::detect::{Limits, MAX_DETECTIONS};
 
 /// Operators of a network; what follows a suppression otherwise only gathers what it chose.
@@ -22,9 +23,17 @@ const COMPUTES: [&str; 8] = [
     "RoiAlign",
 ];
 
+/// Operators that choose: how many, depends on what they read, whose place among their inputs this is.
+const CHOOSES: [(&str, usize); 4] = [
+    ("Compress", 1),
+    ("NonMaxSuppression", 1),
+    ("NonZero", 0),
+    ("Unique", 0),
+];
+
 /// What to do about a suppression that is not read.
 pub(super) const EXPORT_WITHOUT: &str =
-    "export without it, or name in [detect] outputs what comes before it";
+    "export without it (Ultralytics: nms=False), or name in [detect] outputs what comes before it";
 
 /// A suppression at the end of a graph: what comes out behind it is of no fixed length.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,13 +120,19 @@ pub(super) struct End {
 /// where it ends itself.
 ///
 /// # Errors
-/// As [`suppression`], or a name is no tensor's that an operator writes.
+/// As [`suppression`]; a name is no tensor's that an operator writes; or what comes out is of no fixed length.
 pub(super) fn end(graph: &mut GraphProto, (key, named): (&str, &[String])) -> Result<End, String> {
+    const NO_LENGTH: &str = "by what is in the picture: what comes out has no fixed length";
     if !named.is_empty() {
         let found = suppression(graph).ok().flatten();
         let rest = leading_to(graph, named).map_err(|unknown| {
             format!("{key}: `{unknown}` is no tensor of the graph that an operator writes; `ocellus model inspect` lists the operators")
         })?;
+        if let Some(node) = chooses(graph, |i| rest.nodes.contains(&i)) {
+            return Err(format!(
+                "{key}: before them {node} chooses {NO_LENGTH}; name what comes before it"
+            ));
+        }
         let goes_on = rest.nodes.len() < graph.node.len();
         keep(graph, &rest, named);
         return Ok(End {
@@ -126,17 +141,48 @@ pub(super) fn end(graph: &mut GraphProto, (key, named): (&str, &[String])) -> Re
         });
     }
     let Some(found) = suppression(graph)? else {
-        return Ok(End::default());
+        return match chooses(graph, |_| true) {
+            Some(node) => Err(format!(
+                "{node} chooses {NO_LENGTH}, as behind a suppression; {EXPORT_WITHOUT}"
+            )),
+            None => Ok(End::default()),
+        };
     };
     let name = &found.node;
     let rest = leading_to(graph, &found.reads).map_err(|unknown| {
         format!("the suppression `{name}` reads `{unknown}`, which no operator writes")
     })?;
+    if let Some(node) = chooses(graph, |i| rest.nodes.contains(&i)) {
+        return Err(format!(
+            "before the suppression `{name}` {node} chooses {NO_LENGTH}; {EXPORT_WITHOUT}"
+        ));
+    }
     keep(graph, &rest, &found.reads);
     Ok(End {
         left_out: Some(format!("the suppression `{name}` and what follows it")),
         before: Some(found),
     })
+}
+
+/// The first of some nodes, told by their places, that chooses by what is in the picture: its name and operator.
+fn chooses(graph: &GraphProto, among: impl Fn(usize) -> bool) -> Option<String> {
+    let mut seen: HashSet<&str> = onnx_file::pictures(graph)
+        .map(|i| i.name.as_str())
+        .collect();
+    // In the order of the graph, in which a tensor is read after it is written.
+    for (i, node) in graph.node.iter().enumerate() {
+        let op = node.op_type.as_str();
+        let choice = CHOOSES.iter().find(|(choice, _)| *choice == op);
+        let by = choice.and_then(|(_, by)| node.input.get(*by));
+        if by.is_some_and(|by| seen.contains(by.as_str())) && among(i) {
+            return Some(format!("`{}` ({op})", name_of(node)));
+        }
+        // Sizes are the same for every picture.
+        if op != "Shape" && op != "Size" && node.input.iter().any(|i| seen.contains(i.as_str())) {
+            seen.extend(node.output.iter().map(String::as_str));
+        }
+    }
+    None
 }
 
 /// A node's name, or its output's if it has none.
@@ -329,7 +375,7 @@ mod tests {
             let end = end(&mut whole, (key, &names));
             (end, whole)
         };
-        // What the suppression reads, one of it alone.
+        // What the suppression reads; one of it alone; behind it.
         let (found, cut) = end_at(&["boxes", "scores"]);
         assert_eq!(found.unwrap().before.unwrap().node, "chosen");
         assert_eq!(cut.node.len(), 2);
@@ -337,10 +383,53 @@ mod tests {
         let found = found.unwrap();
         assert_eq!((found.before, cut.node.len()), (None, 1));
         assert!(found.left_out.unwrap().contains(key));
-        let (found, whole) = end_at(&["fuond"]);
-        let e = found.unwrap_err();
-        assert!(e.contains(key) && e.contains("`fuond` is no tensor"), "{e}");
-        assert_eq!(whole, graph());
+        for (name, says) in [
+            ("found", "before them `chosen` (NonMaxSuppression) chooses"),
+            ("fuond", "`fuond` is no tensor"),
+        ] {
+            let (found, whole) = end_at(&[name]);
+            let e = found.unwrap_err();
+            assert!(e.contains(key) && e.contains(says), "no `{says}` in {e}");
+            assert_eq!(whole, graph());
+        }
+    }
+
+    #[test]
+    fn what_chooses_by_the_picture_is_told() {
+        let chooses = |change: &dyn Fn(&mut GraphProto)| {
+            let mut whole = graph();
+            change(&mut whole);
+            end(&mut whole, ("", &[])).map_err(|e| {
+                assert!(e.contains("nms=False"), "{e}");
+                e
+            })
+        };
+        // Boxes that are sure enough, as Ultralytics' exports choose them; without a suppression; ones for what has a size.
+        let sure = |g: &mut GraphProto| {
+            g.node[0] = node("Conv", &["picture"], "all");
+            g.node.insert(1, node("NonZero", &["all"], "sure"));
+            let gather = node("GatherND", &["all", "sure"], "boxes");
+            g.node.insert(2, gather);
+        };
+        let e = chooses(&sure).unwrap_err();
+        assert!(
+            e.starts_with("before the suppression `chosen` `sure` (NonZero) chooses"),
+            "{e}"
+        );
+        let alone = |g: &mut GraphProto| {
+            g.node = vec![node("Compress", &["length", "picture"], "found")];
+        };
+        let e = chooses(&alone).unwrap_err();
+        assert!(e.starts_with("`found` (Compress) chooses"), "{e}");
+        let by_size = |g: &mut GraphProto| {
+            g.node = vec![
+                node("Shape", &["picture"], "size"),
+                node("ConstantOfShape", &["size"], "ones"),
+                node("NonZero", &["ones"], "places"),
+                node("Compress", &["picture", "size"], "found"),
+            ];
+        };
+        assert_eq!(chooses(&by_size), Ok(End::default()));
     }
 
     #[test]

@@ -129,6 +129,36 @@ def yolov10(path: Path, classes: int = 80, most: int = 300) -> None:
     g.save(path, {"output0": [1, most, 6]})
 
 
+def yolov8_nms(path: Path, classes: int = 80, most: int = 300, sure: float = 0.25, iou: float = 0.45) -> None:
+    """As Ultralytics writes it with nms=True: boxes that are sure enough are gathered, how many depends on the picture, and a suppression of one
+    class chooses among them, each class moved to a place of its own."""
+    g = Graph(224, 160)
+    boxes, scores, n = decoded(g, classes)
+    g.add("Concat", boxes, scores, name="predictions", axis=1)
+    rows = g.add("Transpose", "predictions", perm=[0, 2, 1])
+    boxes, scores = g.add("Split", rows, g.const([4, classes]), n=2, axis=2)
+    score, label = g.add("ReduceMax", scores, axes=[2], keepdims=0), g.add("ArgMax", scores, axis=2, keepdims=0)
+    boxes, score, label = (g.add("Gather", t, g.const(0), axis=0) for t in (boxes, score, label))
+    g.add("NonZero", g.add("Greater", score, g.const(np.float32(sure))), name="sure")
+    at = g.add("Transpose", "sure", perm=[1, 0])
+    boxes, score, label = (g.add("GatherND", t, at) for t in (boxes, score, label))
+    label = g.add("Unsqueeze", g.add("Cast", label, to=TensorProto.FLOAT), g.const(np.array([1])))
+    xy, wh = g.add("Split", boxes, g.const([2, 2]), n=2, axis=1)
+    half = g.add("Mul", wh, g.const(np.float32(0.5)))
+    boxes = g.add("Concat", g.add("Sub", xy, half), g.add("Add", xy, half), axis=1)
+    moved = g.add("Add", boxes, g.add("Mul", label, g.const(np.float32(400))))
+    limits = g.const(np.array([2**62])), g.const(np.array([iou], np.float32))
+    g.add("NonMaxSuppression", g.add("Unsqueeze", moved, g.const(np.array([0]))), g.add("Unsqueeze", score, g.const(np.array([0, 1]))), *limits, name="chosen")
+    kept = g.add("Squeeze", g.add("Gather", "chosen", g.const(np.array([2])), axis=1), g.const(np.array([1])))
+    kept = g.add("Slice", kept, g.const(np.array([0])), g.const(np.array([most])), g.const(np.array([0])))
+    found = g.add("Concat", boxes, g.add("Unsqueeze", score, g.const(np.array([1]))), label, axis=1)
+    found = g.add("Gather", found, kept, axis=0)
+    short = g.add("Sub", g.const(np.array([most])), g.add("Slice", g.add("Shape", found), g.const(np.array([0])), g.const(np.array([1]))))
+    padded = g.add("Pad", found, g.add("Concat", g.const(np.array([0, 0])), short, g.const(np.array([0])), axis=0))
+    g.add("Unsqueeze", padded, g.const(np.array([0])), name="output0")
+    g.save(path, {"output0": [1, most, 6]})
+
+
 def raw_heads(path: Path, strides=(8, 16, 32), classes: int = 80, last: bool = False, goes_on: bool = False) -> None:
     g = Graph(224, 160, last)
     outputs = {}
@@ -223,6 +253,7 @@ def main() -> None:
         yolov5(out / f"yolov5-{name}.onnx", strides=strides)
         yolov8(out / f"yolov8-{name}.onnx", strides=strides)
     yolov8(out / "yolov8-quantized.onnx", step=1.25)
+    yolov8_nms(out / "yolov8-nms.onnx")
     retinanet(out / "retinanet")
     faster_rcnn(out / "faster_rcnn")
     yolov10(out / "yolov10.onnx")
