@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::mosquitto::{Mosquitto, Observer, Seen, mosquitto_or_skip};
+use common::onnx::decoded_in_graph;
 use common::schema::check;
 use common::stills::{self, made_detectors, photographs, script};
 use common::{ocellus, python, skip, test_data};
 use ocellus::model::{LoadOptions, Model};
 use ocellus::task::detect::{DetectSettings, Family};
 use ocellus::task::{BBox, Detection, TaskKind, TaskResult, TaskSettings};
+use prost::Message;
 use serde_json::Value;
+use tract_onnx::pb::ModelProto;
 
 const NEEDS: &str = "needs the test data and OCELLUS_PYTHON with onnxruntime";
 
@@ -272,6 +275,53 @@ fn a_graph_that_chooses_by_the_picture_is_refused_and_can_be_cut() {
     let e = Model::load(&bundle, &LoadOptions::default()).unwrap_err();
     let says = "[detect] outputs: before them `sure` (NonZero) chooses";
     assert!(e.to_string().contains(says), "{e}");
+}
+
+/// YOLOX-nano with its boxes decoded in the graph, as `--decode_in_inference` writes them, in one step or in place: the same boxes.
+#[test]
+fn yolox_finds_the_same_wherever_its_boxes_are_decoded() {
+    let Some(data) = test_data() else {
+        return skip(NEEDS);
+    };
+    let pictures = &photographs(&data)[..8];
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["yolox-nano.onnx", "yolox-nano-int8-qdq-u8s8.onnx"] {
+        let raw = data.join("models").join(file);
+        let settings = DetectSettings {
+            threshold: Some(0.25),
+            ..DetectSettings::default()
+        };
+        let expected = look(&raw, None, &settings, pictures);
+        assert!(expected.found.iter().flatten().count() >= 20);
+        for in_place in [false, true] {
+            let decoded = dir.path().join(file);
+            let model = ModelProto::decode(&*std::fs::read(&raw).unwrap()).unwrap();
+            let model = decoded_in_graph(model, 416, in_place);
+            std::fs::write(&decoded, model.encode_to_vec()).unwrap();
+            // By itself; named; and as it had to be said before.
+            let as_yolov5 = dir.path().join("as-yolov5");
+            std::fs::create_dir_all(&as_yolov5).unwrap();
+            std::fs::copy(&decoded, as_yolov5.join("model.onnx")).unwrap();
+            let manifest = "tasks = ['detect']\n[detect]\nfamily = 'yolov5'\n[input]\ncolour = 'bgr'\nscale = 1.0\n\
+                            resize = { letterbox = { fill = 114, centre = false } }\n";
+            std::fs::write(as_yolov5.join("model.toml"), manifest).unwrap();
+            for (path, family) in [
+                (&decoded, None),
+                (&decoded, Some(Family::Yolox)),
+                (&as_yolov5, None),
+            ] {
+                let looked = look(path, family, &settings, pictures);
+                assert_eq!(looked.stills.tensors, expected.stills.tensors);
+                for (ours, theirs) in looked.found.iter().zip(&expected.found) {
+                    assert_eq!(ours.len(), theirs.len(), "{}", path.display());
+                    for (a, b) in ours.iter().zip(theirs) {
+                        assert_eq!((a.index, a.score), (b.index, b.score));
+                        assert!(a.bbox.iou(&b.bbox) > 0.999, "{a:?} {b:?}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// SSD-ResNet-34 with its suppression in the graph, node by node as the ONNX Model Zoo's `ssd-12`, random weights: what onnxruntime finds

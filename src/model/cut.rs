@@ -11,8 +11,8 @@ use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueIn
 use super::onnx_file::{self, scalar};
 use crate::task::detect::{Limits, MAX_DETECTIONS};
 
-/// Operators of a network; what follows a suppression otherwise only gathers what it chose.
-const COMPUTES: [&str; 8] = [
+/// Operators of a network: with weights, or between its stages. What follows a suppression otherwise only gathers what it chose.
+pub(super) const COMPUTES: [&str; 8] = [
     "Conv",
     "ConvInteger",
     "ConvTranspose",

@@ -2,6 +2,7 @@
 //!
 //! In: bytes and a directory for external data. Out: a [`Network`], shared, and its [`NetworkSession`]s, one a thread.
 
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -54,6 +55,8 @@ pub(super) struct OutputShape {
     pub shape: Vec<usize>,
     /// Whether the last operation is a softmax.
     pub probabilities: bool,
+    /// Whether the sizes of boxes are decoded in the graph.
+    pub decoded: bool,
     /// Scale and zero point, where the output is quantized.
     pub quantized: Option<(f32, f32)>,
     /// Whether it has whole numbers that stand for themselves.
@@ -119,6 +122,10 @@ fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, Stri
     };
     let input_name = input.name.clone();
     let quantized_input = dequantization(graph, &input_name);
+    let writers = graph.node.iter();
+    let writers: HashMap<&str, &NodeProto> = writers
+        .flat_map(|n| n.output.iter().map(move |o| (o.as_str(), n)))
+        .collect();
     let classes: Vec<_> = graph
         .output
         .iter()
@@ -126,6 +133,7 @@ fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, Stri
             (
                 o.name.clone(),
                 is_softmax(graph, &o.name),
+                decodes_sizes(&writers, &o.name),
                 quantization(graph, &o.name),
             )
         })
@@ -212,12 +220,13 @@ fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, Stri
         }
     };
     let mut outputs = Vec::new();
-    for (i, (name, probabilities, quantized)) in classes.into_iter().enumerate() {
+    for (i, (name, probabilities, decoded, quantized)) in classes.into_iter().enumerate() {
         let fact = model.output_fact(i).map_err(|e| e.to_string())?;
         outputs.push(OutputShape {
             name,
             shape: concrete(fact)?,
             probabilities,
+            decoded,
             is_integer: quantized.is_none() && fact.datum_type.is_integer(),
             quantized,
             embedding: false,
@@ -230,6 +239,7 @@ fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, Stri
             name,
             shape,
             probabilities: false,
+            decoded: false,
             quantized: None,
             is_integer: false,
             embedding: true,
@@ -290,21 +300,23 @@ fn producer<'a>(graph: &'a GraphProto, tensor: &str) -> Option<&'a NodeProto> {
         .find(|n| n.output.iter().any(|o| o == tensor))
 }
 
+/// Operators that only move or requantize a tensor.
+const PASSES: [&str; 7] = [
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "Identity",
+    "Flatten",
+    "Reshape",
+    "Squeeze",
+    "Cast",
+];
+
 /// The node that computes a tensor, looking through what only moves or requantizes it.
 fn computed_by<'a>(graph: &'a GraphProto, tensor: &str) -> Option<&'a NodeProto> {
     let mut node = producer(graph, tensor)?;
     // A graph has no cycles; the bound is for files that do.
     for _ in 0..64 {
-        let passes = [
-            "QuantizeLinear",
-            "DequantizeLinear",
-            "Identity",
-            "Flatten",
-            "Reshape",
-            "Squeeze",
-            "Cast",
-        ];
-        if !passes.contains(&&*node.op_type) {
+        if !PASSES.contains(&&*node.op_type) {
             break;
         }
         node = producer(graph, node.input.first()?)?;
@@ -314,6 +326,31 @@ fn computed_by<'a>(graph: &'a GraphProto, tensor: &str) -> Option<&'a NodeProto>
 
 fn is_softmax(graph: &GraphProto, output: &str) -> bool {
     computed_by(graph, output).is_some_and(|n| n.op_type == "Softmax")
+}
+
+/// Whether an exponential is multiplied with something behind the last operators with weights, as YOLOX's sizes are with their strides. An
+/// exponential that is added to something is a part of another function.
+fn decodes_sizes(writers: &HashMap<&str, &NodeProto>, output: &str) -> bool {
+    let mut seen = HashSet::new();
+    let mut open = vec![(output, false)];
+    // More than any detector has there; the bound is for files with as many outputs as operators.
+    for _ in 0..1024 {
+        let Some((tensor, multiplied)) = open.pop() else {
+            break;
+        };
+        let Some(node) = writers.get(tensor) else {
+            continue;
+        };
+        match node.op_type.as_str() {
+            "Exp" if multiplied => return true,
+            op if cut::COMPUTES.contains(&op) || !seen.insert((tensor, multiplied)) => {}
+            op => {
+                let multiplied = op == "Mul" || multiplied && PASSES.contains(&op);
+                open.extend(node.input.iter().map(|i| (i.as_str(), multiplied)));
+            }
+        }
+    }
+    false
 }
 
 /// Scale and zero point of a QuantizeLinear that writes this output.

@@ -483,6 +483,7 @@ fn heads(outputs: &[OutputShape], manifest: &Manifest) -> Vec<HeadOutput> {
             Some(role) => role == OutputRole::Probabilities,
             None => o.probabilities,
         },
+        decoded: o.decoded,
     };
     own.map(head).collect()
 }

@@ -166,6 +166,72 @@ pub fn boxes() -> ModelProto {
     model
 }
 
+/// YOLOX for an input of `side`×`side`, with its boxes decoded in the graph as its own exporter does: put together anew, or `in_place`.
+pub fn decoded_in_graph(mut model: ModelProto, side: usize, in_place: bool) -> ModelProto {
+    let (mut places, mut sizes) = (vec![], vec![]);
+    for stride in [8, 16, 32] {
+        for cell in 0..(side / stride).pow(2) {
+            let row = side / stride;
+            places.extend([(cell % row) as f32, (cell / row) as f32]);
+            sizes.push(stride as f32);
+        }
+    }
+    let n = sizes.len() as i64;
+    let graph = model.graph.as_mut().unwrap();
+    let raw = graph.output[0].name.clone();
+    let slice = |output, from: &str, to: &str| {
+        let inputs = [&raw, from, to, "axis"];
+        node("Slice", &inputs, output, vec![])
+    };
+    let mut nodes = vec![
+        slice("raw_xy", "at_0", "at_2"),
+        slice("raw_wh", "at_2", "at_4"),
+        node("Add", &["raw_xy", "places"], "places_xy", vec![]),
+        node("Mul", &["places_xy", "strides"], "xy", vec![]),
+        node("Exp", &["raw_wh"], "exp_wh", vec![]),
+        node("Mul", &["exp_wh", "strides"], "wh", vec![]),
+    ];
+    match in_place {
+        false => nodes.extend([
+            slice("rest", "at_4", "end"),
+            node(
+                "Concat",
+                &["xy", "wh", "rest"],
+                "decoded",
+                vec![int("axis", -1)],
+            ),
+        ]),
+        true => {
+            for (from, values, to, first) in [
+                (&*raw, "xy", "half_decoded", 0),
+                ("half_decoded", "wh", "decoded", 2),
+            ] {
+                let at: Vec<i64> = (0..n)
+                    .flat_map(|i| [[0, i, first], [0, i, first + 1]])
+                    .flatten()
+                    .collect();
+                let indices = format!("indices_{values}");
+                let mut tensor = longs(&indices, &at);
+                tensor.dims = vec![1, n, 2, 3];
+                graph.initializer.push(tensor);
+                nodes.push(node("ScatterND", &[from, &indices, values], to, vec![]));
+            }
+        }
+    }
+    graph.node.extend(nodes);
+    graph.initializer.extend([
+        floats("places", &[1, n, 2], &places),
+        floats("strides", &[1, n, 1], &sizes),
+        longs("at_0", &[0]),
+        longs("at_2", &[2]),
+        longs("at_4", &[4]),
+        longs("end", &[i64::MAX]),
+        longs("axis", &[2]),
+    ]);
+    graph.output[0].name = "decoded".into();
+    model
+}
+
 /// A segmenter of 64×64: each pixel is red or it is not.
 pub fn red_pixels() -> ModelProto {
     let nodes = vec![node("Conv", &["picture", "weights"], "scores", vec![])];

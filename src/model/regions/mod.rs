@@ -124,6 +124,7 @@ impl Regions {
         let head = |o: &OutputShape| HeadOutput {
             shape: o.shape.clone(),
             probabilities: o.probabilities,
+            decoded: o.decoded,
         };
         let (heads, maps) = first
             .outputs
@@ -185,6 +186,7 @@ impl Regions {
             name: name.into(),
             shape: vec![self.proposals, values.next().unwrap_or(0)],
             probabilities: false,
+            decoded: false,
             quantized: None,
             is_integer: false,
             embedding: false,

@@ -233,6 +233,7 @@ mod tests {
             [4, classes].map(|values| HeadOutput {
                 shape: vec![1, 9 * values, h, w],
                 probabilities: false,
+                decoded: false,
             })
         };
         let outputs: Vec<_> = [128, 64, 32, 16, 8].into_iter().flat_map(level).collect();

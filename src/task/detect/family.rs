@@ -12,7 +12,7 @@ use crate::preprocess::{ColourOrder, Normalize, ResizePolicy, UsualInput};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", try_from = "String")]
 pub enum Family {
-    /// YOLOX, exported without `--decode_in_inference`.
+    /// YOLOX, exported with and without `--decode_in_inference`.
     Yolox,
     /// YOLOv5 and YOLOv7 with their grid in the graph; also YOLOv3 as Ultralytics exports it.
     Yolov5,
@@ -165,6 +165,8 @@ pub struct HeadOutput {
     pub shape: Vec<usize>,
     /// Whether it went through a softmax.
     pub probabilities: bool,
+    /// Whether the sizes of boxes went through an exponential: YOLOX's are in pixels then, though the shape is the same.
+    pub decoded: bool,
 }
 
 /// How the outputs of one detector are read.
@@ -341,12 +343,14 @@ impl Detector {
                 ));
             }
             (Family::Yolox, [[1, n, values]]) if *n == cells && *values > 5 => {
-                (Head::Cells, values - 5)
+                let head = match outputs[0].decoded {
+                    true => Head::Rows,
+                    false => Head::Cells,
+                };
+                (head, values - 5)
             }
             (Family::Yolox, _) => {
-                return Err(wrong(&format!(
-                    "one output [1, {cells}, 5 + classes]; exported with --decode_in_inference it is of family yolov5, with [input] as YOLOX's"
-                )));
+                return Err(wrong(&format!("one output [1, {cells}, 5 + classes]")));
             }
             (Family::Yolov5, [[1, _, values]]) if *values > 5 => (Head::Rows, values - 5),
             (Family::Yolov5, _) => {
@@ -517,6 +521,7 @@ mod tests {
         let output = |s: &&[usize]| HeadOutput {
             shape: s.to_vec(),
             probabilities: false,
+            decoded: false,
         };
         shapes.iter().map(output).collect()
     }
@@ -570,6 +575,25 @@ mod tests {
             assert!(e.contains(&format!("not those of {name} ")), "{e}");
         }
         assert!("yolo".parse::<Family>().unwrap_err().contains("yolov8"));
+    }
+
+    #[test]
+    fn yoloxs_boxes_are_read_as_the_graph_leaves_them() {
+        let side = (416, 416);
+        for (decoded, head) in [(false, Head::Cells), (true, Head::Rows)] {
+            let mut outputs = outputs(&[&[1, 3549, 85]]);
+            outputs[0].decoded = decoded;
+            assert_eq!(
+                Family::recognize(&outputs, side, false),
+                Some(Family::Yolox)
+            );
+            let yolox = Detector::new(Family::Yolox, &outputs, side, None, None).unwrap();
+            assert_eq!((yolox.classes, &yolox.head), (80, &head));
+            assert_eq!(yolox.mixes_pixels_and_scores(), decoded);
+            // Who says the other family is believed.
+            let said = Detector::new(Family::Yolov5, &outputs, side, None, None).unwrap();
+            assert_eq!(said.head, Head::Rows);
+        }
     }
 
     #[test]

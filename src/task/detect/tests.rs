@@ -63,6 +63,7 @@ fn detector(family: Family, shapes: &[&[usize]], input: (usize, usize)) -> Detec
     let output = |s: &&[usize]| HeadOutput {
         shape: s.to_vec(),
         probabilities: false,
+        decoded: false,
     };
     let outputs: Vec<_> = shapes.iter().map(output).collect();
     Detector::new(family, &outputs, input, None, None).unwrap()
