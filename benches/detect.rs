@@ -117,7 +117,7 @@ fn main() {
         let mut kept = 0;
         for _ in 0..200 {
             let started = Instant::now();
-            kept = std::hint::black_box(nms.run(&c, Some(suppression), 0.45, max)).len();
+            kept = std::hint::black_box(nms.run(&c, Some(suppression), 0.45, max, None)).len();
             took.push(started.elapsed().as_secs_f64() * 1e6);
         }
         took.sort_by(f64::total_cmp);

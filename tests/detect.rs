@@ -17,6 +17,7 @@ use ocellus::task::{BBox, Detection, TaskKind, TaskResult, TaskSettings};
 use prost::Message;
 use serde_json::Value;
 use tract_onnx::pb::ModelProto;
+use tract_onnx::pb::tensor_proto::DataType;
 
 const NEEDS: &str = "needs the test data and OCELLUS_PYTHON with onnxruntime";
 
@@ -371,6 +372,7 @@ fn ssd_with_a_suppression_in_its_graph_finds_what_onnxruntime_finds() {
             assert_eq!((detector.family, detector.classes), (Family::Ssd, 80));
             let limits = detector.own_limits.unwrap();
             assert_eq!((limits.threshold, limits.iou, limits.max), (0.5, 0.5, 200));
+            assert_eq!(limits.per_class, Some(200));
             let told = info.notes.iter().any(|n| n.contains("is left out"));
             assert!(told, "{:?}", info.notes);
             let share = model.placement().integer_share();
@@ -381,6 +383,26 @@ fn ssd_with_a_suppression_in_its_graph_finds_what_onnxruntime_finds() {
 
     let path = dir.path().join("ssd.onnx");
     let picture = &photographs[..1];
+    // Few of a class are not few of all, here and there.
+    let few_of_a_class = dir.path().join("ssd-few.onnx");
+    let mut model = ModelProto::decode(&*std::fs::read(&path).unwrap()).unwrap();
+    let nodes = model.graph.as_mut().unwrap().node.iter_mut();
+    let filled = nodes.filter(|n| n.op_type == "ConstantOfShape");
+    let mut values = filled.flat_map(|n| &mut n.attribute[0].t);
+    let most = values.find(|t| t.data_type == DataType::Int64 as i32);
+    most.unwrap().raw_data = 5i64.to_le_bytes().to_vec();
+    std::fs::write(&few_of_a_class, model.encode_to_vec()).unwrap();
+    let settings = DetectSettings {
+        max: Some(200),
+        ..low.clone()
+    };
+    let looked = look(&few_of_a_class, None, &settings, picture);
+    let theirs = reference(&python, &few_of_a_class, "ssd_whole", &looked, &all);
+    let (boxes, iou, _) = compare("ssd, five of a class", &looked.found, &theirs);
+    assert!(boxes > 20 && iou >= 0.99, "{boxes} {iou}");
+    let mut counts = [0; 80];
+    looked.found[0].iter().for_each(|d| counts[d.index] += 1);
+    assert_eq!(counts.iter().max(), Some(&5), "{counts:?}");
     let found = &look(&path, None, &low, picture).found[0];
     // What is said holds, the rest is the graph's.
     let few = DetectSettings {

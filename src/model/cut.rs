@@ -92,11 +92,14 @@ fn suppression(graph: &GraphProto) -> Result<Option<Suppression>, String> {
     };
     let number = |i: usize| constant(graph, numbers.get(i).filter(|n| !n.is_empty())?);
     let share = |i: usize| number(i).filter(|v| (0.0..=1.0).contains(v));
-    let max = number(0).filter(|n| *n >= 1.0);
+    let per_class = number(0).filter(|n| *n >= 1.0);
+    let per_class = per_class.map(|n| (n as usize).min(MAX_DETECTIONS));
     let usual = Limits::default();
     let limits = Limits {
         iou: share(1).unwrap_or(usual.iou),
-        max: max.map_or(usual.max, |n| (n as usize).min(MAX_DETECTIONS)),
+        per_class,
+        // Of all classes together it says nothing; one alone may have as many as it does.
+        max: per_class.map_or(usual.max, |n| n.max(usual.max)),
         // The graph's is for measuring: so low that every picture is full of boxes.
         ..usual
     };
@@ -358,8 +361,10 @@ mod tests {
             threshold,
             iou,
             max,
+            per_class,
         } = found.limits;
         assert_eq!((threshold, iou, max), (0.5, 0.5, 200));
+        assert_eq!(per_class, Some(200));
         let outputs: Vec<_> = whole.output.iter().map(|o| o.name.as_str()).collect();
         assert_eq!(outputs, ["boxes", "scores"]);
         assert_eq!(whole.node.len(), 2);
@@ -430,6 +435,16 @@ mod tests {
             ];
         };
         assert_eq!(chooses(&by_size), Ok(End::default()));
+    }
+
+    #[test]
+    fn few_of_a_class_are_not_few_of_all() {
+        let mut whole = graph();
+        if let Some(t) = &mut whole.node[3].attribute[0].t {
+            t.float_data = vec![20.0];
+        }
+        let limits = suppression(&whole).unwrap().unwrap().limits;
+        assert_eq!((limits.per_class, limits.max), (Some(20), 100));
     }
 
     #[test]

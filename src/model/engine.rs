@@ -98,11 +98,12 @@ fn load_graph(bytes: &[u8], options: &EngineOptions<'_>) -> Result<Network, Stri
     let suppression = cut::end(graph, options.outputs)?.before;
     notes.extend(suppression.as_ref().map(|s| {
         format!(
-            "the suppression in the graph (`{}`) is left out, ours runs on what it reads (`{}`); unless said otherwise with its iou {} and max {}",
+            "the suppression in the graph (`{}`) is left out, ours runs on what it reads (`{}`): unless said otherwise with iou {} and max {}{}",
             s.node,
             s.reads.join("`, `"),
             s.limits.iou,
-            s.limits.max
+            s.limits.max,
+            (s.limits.per_class.map(|n| format!(", and {n} of a class"))).unwrap_or_default()
         )
     }));
     // What has no known size has no bound either.

@@ -266,7 +266,7 @@ impl RegionSession {
         }
         let by_level = Some(Suppression::Class);
         let most = self.regions.proposals;
-        let kept = self.nms.run(&self.candidates, by_level, OVERLAP, most);
+        let kept = (self.nms).run(&self.candidates, by_level, OVERLAP, most, None);
         kept.iter().map(|i| self.candidates.get(*i).0).collect()
     }
 

@@ -141,6 +141,8 @@ pub struct Limits {
     pub iou: f32,
     /// All but the best so many.
     pub max: usize,
+    /// All but the best so many of a class, if the model's own suppression says so.
+    pub per_class: Option<usize>,
 }
 
 impl Default for Limits {
@@ -149,6 +151,7 @@ impl Default for Limits {
             threshold: 0.5,
             iou: 0.45,
             max: 100,
+            per_class: None,
         }
     }
 }
@@ -161,6 +164,7 @@ impl DetectSettings {
             threshold: self.threshold.unwrap_or(usual.threshold),
             iou: self.iou.unwrap_or(usual.iou),
             max: self.max.unwrap_or(usual.max),
+            ..usual
         }
     }
 
@@ -238,8 +242,13 @@ impl Task for Detect {
         self.candidates.clear();
         heads::read(&self.detector, outputs, &wanted, &mut self.candidates);
         let suppression = self.detector.suppresses().then_some(self.suppression);
-        let Limits { iou, max, .. } = self.limits;
-        let kept = self.nms.run(&self.candidates, suppression, iou, max);
+        let Limits {
+            iou,
+            max,
+            per_class,
+            ..
+        } = self.limits;
+        let kept = (self.nms).run(&self.candidates, suppression, iou, max, per_class);
         let detections = kept.iter().filter_map(|&i| {
             let (corners, score, index) = self.candidates.get(i);
             Some(Detection {

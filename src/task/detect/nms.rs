@@ -5,6 +5,8 @@
 //!
 //! Each candidate is compared with the kept boxes around it alone: an overlap above the limit bounds how far the middles may be apart.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 
 /// Of more candidates, the best are looked at.
@@ -212,18 +214,21 @@ impl Kept {
 pub struct Nms {
     order: Vec<u64>,
     kept: Vec<usize>,
+    /// How many of each class were kept.
+    of_class: HashMap<u32, usize>,
     boxes: Kept,
 }
 
 impl Nms {
-    /// At most `max` candidates, best first; of equal scores the first. `None`: nothing is suppressed. A box goes if its
-    /// overlap (intersection over union) with a better one is above `iou`.
+    /// At most `max` candidates and `per_class` of a class, best first; of equal scores the first. `None`: nothing is suppressed, and no class
+    /// is bounded. A box goes if its overlap (intersection over union) with a better one is above `iou`.
     pub fn run(
         &mut self,
         c: &Candidates,
         suppression: Option<Suppression>,
         iou: f32,
         max: usize,
+        per_class: Option<usize>,
     ) -> &[usize] {
         self.order.clear();
         // Positive floats are in the order of their bits.
@@ -246,11 +251,18 @@ impl Nms {
         };
         let ((x0, x1), (y0, y1)) = (middles(&c.x0, &c.x1), middles(&c.y0, &c.y1));
         self.boxes.begin([x0, y0], [x1, y1]);
+        self.of_class.clear();
+        // More than `max` of a class are not kept anyway.
+        let per_class = per_class.filter(|n| *n < max);
         for key in &self.order {
             if self.kept.len() == max {
                 break;
             }
             let i = index(*key);
+            let is_full = |n: usize| self.of_class.get(&c.class[i]).is_some_and(|k| *k >= n);
+            if per_class.is_some_and(is_full) {
+                continue;
+            }
             let class = match suppression {
                 Suppression::Class => c.class[i],
                 Suppression::Agnostic => 0,
@@ -259,6 +271,9 @@ impl Nms {
             if !self.boxes.suppress(corners, class, iou) {
                 self.boxes.add(corners, class);
                 self.kept.push(i);
+                if per_class.is_some() {
+                    *self.of_class.entry(c.class[i]).or_default() += 1;
+                }
             }
         }
         &self.kept
@@ -295,7 +310,13 @@ mod tests {
     }
 
     /// The definition: sort, then compare each with all that were kept.
-    fn plain(c: &Candidates, per_class: bool, limit: f32, max: usize) -> Vec<usize> {
+    fn plain(
+        c: &Candidates,
+        by_class: bool,
+        limit: f32,
+        max: usize,
+        per_class: Option<usize>,
+    ) -> Vec<usize> {
         let mut order: Vec<usize> = (0..c.len()).collect();
         order.sort_by(|a, b| c.score[*b].total_cmp(&c.score[*a]).then(a.cmp(b)));
         let mut kept: Vec<usize> = vec![];
@@ -303,8 +324,12 @@ mod tests {
             let (corners, _, class) = c.get(i);
             let beats = |k: &usize| {
                 let (other, _, its) = c.get(*k);
-                (!per_class || its == class) && overlaps(other, corners, limit)
+                (!by_class || its == class) && overlaps(other, corners, limit)
             };
+            let of_class = kept.iter().filter(|k| c.get(**k).2 == class).count();
+            if per_class.is_some_and(|n| of_class >= n) {
+                continue;
+            }
             if kept.len() < max && !kept.iter().any(beats) {
                 kept.push(i);
             }
@@ -319,13 +344,13 @@ mod tests {
                 let row = (0f32..300.0, 0f32..300.0, 1f32..1.0 + largest, 1f32..1.0 + largest, 0u8..20, 0usize..40);
                 (prop::collection::vec(row, 0..1500), Just(largest))
             }),
-            limit in 0f32..1.0, max in 1usize..1000, per_class: bool,
+            limit in 0f32..1.0, max in 1usize..1000, by_class: bool, per_class in prop::option::of(1usize..30),
         ) {
             let c = candidates(&rows);
-            let suppression = if per_class { Suppression::Class } else { Suppression::Agnostic };
+            let suppression = if by_class { Suppression::Class } else { Suppression::Agnostic };
             let mut nms = Nms::default();
-            let kept = nms.run(&c, Some(suppression), limit, max).to_vec();
-            prop_assert_eq!(kept, plain(&c, per_class, limit, max), "boxes up to {}", largest);
+            let kept = nms.run(&c, Some(suppression), limit, max, per_class).to_vec();
+            prop_assert_eq!(kept, plain(&c, by_class, limit, max, per_class), "boxes up to {}", largest);
         }
     }
 
@@ -346,7 +371,13 @@ mod tests {
             c.push([x, 0.0, x + 1.0, 1.0], 0.5, 0);
         }
         let mut nms = Nms::default();
-        assert_eq!(nms.run(&c, Some(Suppression::Class), 0.5, 3), [0, 1, 2]);
-        assert_eq!(nms.run(&c, None, 0.5, usize::MAX).len(), MAX_CANDIDATES);
+        assert_eq!(
+            nms.run(&c, Some(Suppression::Class), 0.5, 3, None),
+            [0, 1, 2]
+        );
+        assert_eq!(
+            nms.run(&c, None, 0.5, usize::MAX, None).len(),
+            MAX_CANDIDATES
+        );
     }
 }
