@@ -5,25 +5,26 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::device::Device;
 use common::mosquitto::{Observer, mosquitto_or_skip};
 use common::schema::check;
-use common::stills::photographs;
-use common::{cosine, ocellus, skip, test_data};
+use common::stills::{photographs, script};
+use common::{cosine, ocellus, python, skip, sorted, test_data};
 use ocellus::config::{Config, Plan};
 use ocellus::frame::{Frame, FrameMeta, FramePool, Geometry, PixelFormat};
 use ocellus::model::{LoadOptions, Model};
 use ocellus::observe::{Observation, Publication};
 use ocellus::pipeline::{Parts, load_model, start};
-use ocellus::preprocess::{InputTensor, Preprocessor, Region};
+use ocellus::preprocess::{InputData, InputTensor, Preprocessor, Region};
 use ocellus::publish::Sink;
 use ocellus::publish::mqtt::payload;
 use ocellus::stats::Stats;
 use ocellus::task::{self, Detection, TaskKind, TaskResult, TaskSettings};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const NEEDS: &str = "needs the test data";
 
@@ -412,6 +413,104 @@ fn embeddings_are_those_of_the_pictures_cut_to_the_boxes() {
             "{mean} {lowest} {other}"
         );
         assert_eq!(stats.cameras[0].crops.get(), crops as u64);
+    }
+}
+
+/// Persons that YOLOX-nano finds, and a re-identification network in the form of the usual ResNet-50: what the messages have is what onnxruntime
+/// computes of the same crops. With random weights an int8 network makes much of a pixel that differs by one, as Pillow's do: it is fed what we are
+/// fed, and the pictures are PNGs, whose pixels are the same for all.
+#[test]
+fn persons_become_the_vectors_of_a_re_identification_network() {
+    let (Some(data), Some(python)) = (test_data(), python()) else {
+        return skip("needs the test data and OCELLUS_PYTHON with onnxruntime");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let images = data.join("images/coco/images");
+    // An eighth of the channels: 256 elements.
+    let made = Command::new(&python)
+        .arg(script("reid_models.py"))
+        .args([dir.path(), Path::new("8"), &images])
+        .status();
+    assert!(made.unwrap().success());
+    let pngs = dir.path().join("png");
+    std::fs::create_dir(&pngs).unwrap();
+    for picture in photographs(&data) {
+        let png = pngs.join(picture.file_name().unwrap());
+        let decoded = image::open(&picture).unwrap().into_rgb8();
+        decoded.save(png.with_extension("png")).unwrap();
+    }
+    for (file, images, from_ours, from_pillows) in [
+        ("reid", images, 0.998, 0.998),
+        ("reid-int8", pngs, 0.9999, 0.7),
+    ] {
+        let bundle = dir.path().join(file);
+        let onnx = bundle.with_extension("onnx");
+        std::fs::create_dir(&bundle).unwrap();
+        std::fs::copy(&onnx, bundle.join("model.onnx")).unwrap();
+        let manifest =
+            "tasks = ['embed']\n[input]\nresize = 'stretch'\n[embedding]\ntensor = 'embedding'\n";
+        std::fs::write(bundle.join("model.toml"), manifest).unwrap();
+        let text = format!(
+            "[tracking]\nenabled = false\n[[camera]]\nid = 'stills'\nsource = 'files:{}'\n\
+             [[model]]\nid = 'persons'\npath = '{}'\ntasks = ['detect']\n[model.detect]\nthreshold = 0.4\n\
+             [[model]]\nid = 'reid'\npath = '{}'\n\
+             [model.crops]\nof = 'persons'\nonly = ['person']\nmargin = 0.1\nper_frame = 3\nmin_side_px = 24\n",
+            images.display(),
+            data.join("models/yolox-nano.onnx").display(),
+            bundle.display(),
+        );
+        let (seen, _) = play(&text);
+        let pictures = sorted(&images);
+        assert_eq!(seen.len(), pictures.len());
+        let options = LoadOptions {
+            float_input: true,
+            ..LoadOptions::default()
+        };
+        let spec = Model::load(&bundle, &options).unwrap().info().input.clone();
+        let mut input = InputTensor::for_spec(&spec);
+        let mut preprocessor = Preprocessor::new(spec);
+        let (mut crops, mut tensors) = (Vec::new(), Vec::new());
+        for (o, picture) in seen.iter().zip(&pictures) {
+            let message = payload::record("dev-1", o);
+            let message: Value = serde_json::from_slice(&message).unwrap();
+            for nth in looked_at(o) {
+                let crop = &message["detections"][nth]["crops"][0];
+                assert_eq!(crop["model"]["id"], "reid");
+                let r = Region::around(found(o)[nth].bbox.corners(), 0.1, o.frame_size);
+                crops.push(json!({
+                    "picture": picture,
+                    "box": [r.x, r.y, r.x + r.width, r.y + r.height],
+                    "embedding": crop["embedding"],
+                }));
+                preprocessor.run(&cut(picture, r), &mut input).unwrap();
+                let InputData::F32(values) = &input.data else {
+                    panic!("no floats")
+                };
+                tensors.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+            }
+        }
+        let [list, fed] = ["crops.json", "tensors"].map(|name| dir.path().join(name));
+        std::fs::write(&list, serde_json::to_vec(&crops).unwrap()).unwrap();
+        std::fs::write(&fed, tensors).unwrap();
+        let out = Command::new(&python)
+            .arg(script("reid.py"))
+            .args([&onnx, &list, &fed])
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{errors}");
+        let cosines: Vec<[f64; 3]> = serde_json::from_slice(&out.stdout).unwrap();
+        let lowest = |i: usize| cosines.iter().map(|c| c[i]).fold(1.0, f64::min);
+        println!(
+            "{file}: {} persons, cosine at least {:.5}, from Pillow's crops {:.4}",
+            cosines.len(),
+            lowest(0),
+            lowest(1)
+        );
+        assert!(cosines.len() >= 15, "{cosines:?}");
+        assert!(lowest(0) >= from_ours && lowest(1) >= from_pillows);
+        // Each is nearest to its own crop: who is looked for is found.
+        assert!(cosines.iter().all(|c| c[1] > c[2]), "{cosines:?}");
     }
 }
 
