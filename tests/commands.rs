@@ -5,7 +5,8 @@ mod common;
 use std::path::Path;
 
 use common::device::{Device, configure};
-use common::mosquitto::{Mosquitto, Observer, mosquitto_or_skip, publish};
+use common::mosquitto::{DEADLINE, Mosquitto, Observer, mosquitto_or_skip, publish};
+use common::proxy::{Proxy, Trap};
 use common::schema::check;
 use serde_json::{Value, json};
 
@@ -265,6 +266,34 @@ fn pictures_and_commands_can_be_turned_off() {
 }
 
 /// Under MQTT 5 the answer goes where the asker waits for it, with what it had sent along.
+/// The connection dies before a picture that the broker is to keep has arrived: its answer said that it is there, and then it is.
+#[test]
+fn a_picture_that_is_to_be_kept_survives_the_connection() {
+    for version in [3, 5] {
+        let Some(broker) = mosquitto_or_skip() else {
+            return;
+        };
+        let proxy = Proxy::start(broker.port);
+        let dir = tempfile::tempdir().unwrap();
+        let more = format!("version = {version}\n[snapshot]\nretain = true\n");
+        let config = configure(dir.path(), &["porch"], proxy.port, &more);
+        let device = Device::start(&config);
+        let mut asker = Asker::new(&broker, "porch");
+        proxy.set_trap(Trap::Publish("porch/snapshot"));
+        let answer = asker.obeyed("snapshot", json!({"max_side_px": 160}));
+        assert!(proxy.snapped(DEADLINE), "no picture was sent");
+        let late = Observer::start(broker.port, "ocellus/dev-1/porch/snapshot");
+        let picture = late.wait("the picture", |s| {
+            s.payload.len() as u64 == answer["bytes"].as_u64().unwrap()
+        });
+        let decoded = image::load_from_memory(&picture.payload).unwrap();
+        assert_eq!((decoded.width(), decoded.height()), (160, 120));
+        let later = Observer::start(broker.port, "ocellus/dev-1/porch/snapshot");
+        assert!(later.wait("the picture that is kept", |_| true).retained);
+        assert!(device.stop().success());
+    }
+}
+
 #[test]
 fn an_answer_finds_its_asker_under_mqtt_5() {
     let Some(broker) = mosquitto_or_skip() else {

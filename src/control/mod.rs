@@ -98,7 +98,7 @@ pub struct Control {
     unsaved: bool,
     to_save: Vec<(Asker, Value)>,
     saving: Option<Saving>,
-    outbox: VecDeque<Message>,
+    outbox: VecDeque<Wish>,
     started: Instant,
     restart_at: Option<Instant>,
 }
@@ -351,8 +351,10 @@ impl Control {
         let text = setting.text(&settings, configured_threshold(&self.parts, camera));
         let kind = format!("{}/state", setting.name());
         let topic = self.topics.camera(&plan.cameras[camera].id, &kind);
-        self.outbox.retain(|m| m.topic != topic);
-        self.outbox.push_back(Message::retained(topic, text));
+        let is_older = |w: &Wish| matches!(w, Wish::Send(m) if m.topic == topic);
+        self.outbox.retain(|w| !is_older(w));
+        let message = Message::retained(topic, text);
+        self.outbox.push_back(Wish::Send(message));
     }
 
     fn settings_of(&self, camera: usize) -> Value {
@@ -515,7 +517,7 @@ impl Control {
         let mut message = Message::new(asker.topic.clone(), Qos::AtLeastOnce, answer);
         message.properties.content_type = Some("application/json".into());
         message.properties.correlation_data = asker.correlation.clone();
-        self.outbox.push_back(message);
+        self.outbox.push_back(Wish::Send(message));
     }
 
     /// Goes on with what is under way.
@@ -560,10 +562,15 @@ impl Control {
             "height": jpeg.height,
             "bytes": jpeg.bytes.len(),
         });
-        let mut message = Message::new(topic, Qos::AtMostOnce, jpeg.bytes);
-        message.retain = limits.retain;
+        let mut message = match limits.retain {
+            true => Message::retained(topic, jpeg.bytes),
+            false => Message::new(topic, Qos::AtMostOnce, jpeg.bytes),
+        };
         message.properties.content_type = Some("image/jpeg".into());
-        self.outbox.push_back(message);
+        self.outbox.push_back(match limits.retain {
+            true => Wish::SendLatest(message),
+            false => Wish::Send(message),
+        });
         Ok(result)
     }
 
@@ -670,7 +677,7 @@ impl Remote for Control {
 
     fn poll(&mut self, now: Instant) -> Option<Wish> {
         self.advance(now);
-        self.outbox.pop_front().map(Wish::Send)
+        self.outbox.pop_front()
     }
 }
 

@@ -89,7 +89,9 @@ impl Bench {
 
     fn drain(&mut self) -> Vec<Message> {
         let mut sent = Vec::new();
-        while let Some(Wish::Send(message)) = self.control.poll(self.now) {
+        while let Some(Wish::Send(message) | Wish::SendLatest(message)) =
+            self.control.poll(self.now)
+        {
             sent.push(message);
         }
         sent

@@ -32,6 +32,8 @@ pub enum Trap {
     PubAck,
     /// Half of a PUBLISH arrives.
     InsidePublish,
+    /// A PUBLISH whose topic ends so does not arrive.
+    Publish(&'static str),
 }
 
 /// Between a client and the broker on another port of this machine.
@@ -214,6 +216,13 @@ fn forward(shared: &Shared, packet: &[u8], to: &mut TcpStream, weather: &Weather
     }
     if kind == PUBLISH {
         shared.publishes.fetch_add(1, SeqCst);
+        let set = *shared.trap.lock().unwrap();
+        if let Some(trap @ Trap::Publish(end)) = set
+            && topic(packet).ends_with(end.as_bytes())
+            && snaps(trap)
+        {
+            return false;
+        }
         if snaps(Trap::InsidePublish) {
             let _ = to.write_all(&packet[..packet.len() / 2]);
             return false;
@@ -227,6 +236,14 @@ fn forward(shared: &Shared, packet: &[u8], to: &mut TcpStream, weather: &Weather
         shared.pubacks.fetch_add(1, SeqCst);
     }
     written.is_ok()
+}
+
+/// Of a PUBLISH.
+fn topic(packet: &[u8]) -> &[u8] {
+    // The length is of one to four bytes; all but the last say that more follow.
+    let header = 1 + packet[1..].iter().take_while(|b| **b & 0x80 != 0).count() + 1;
+    let length = usize::from(u16::from_be_bytes([packet[header], packet[header + 1]]));
+    &packet[header + 2..][..length]
 }
 
 /// Of the first packet, its header included; `None` while it is not whole.

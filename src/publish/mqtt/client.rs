@@ -362,6 +362,10 @@ impl Outlet {
                     self.delivery.push(message);
                     return true;
                 }
+                Some(Wish::SendLatest(message)) => {
+                    self.delivery.push_latest(message);
+                    return true;
+                }
                 Some(Wish::Refresh) => self.health_due = now,
                 None => {}
             }

@@ -7,6 +7,7 @@
 //! - Kept messages go to the file in the order in which they were made, so that each camera's are in the order of `seq`.
 //! - What comes from the file, or was handed to a connection that died, says `"replayed": true`. At QoS 0 what cannot say so
 //!   (`health`, a picture) does not go again.
+//! - A picture that the broker is to keep goes until it is acknowledged, the newest of each topic.
 //! - A message that has outlived its [`Lifetime`] is dropped and counted, wherever it waited.
 //! - Where the disk fails, messages go on from memory, and the queue's bound holds.
 
@@ -56,6 +57,8 @@ struct Outgoing {
 enum Origin {
     /// Nowhere, and it may be lost: QoS 0, or retained and made anew after each connect.
     Plain,
+    /// Nowhere: retained, made only once, and the newest of its topic.
+    Latest,
     /// Nowhere: it is kept here.
     Memory { seq: u64 },
     /// In the file, under this id.
@@ -229,6 +232,19 @@ impl Delivery {
         });
     }
 
+    /// A message that is retained and made only once. Those before it of its topic go now or never.
+    pub fn push_latest(&mut self, message: Message) {
+        let all = self.outbox.iter_mut().chain(self.in_flight.values_mut());
+        for older in all.filter(|o| o.message.topic == message.topic) {
+            older.origin = Origin::Plain;
+        }
+        self.outbox.push_back(Outgoing {
+            message,
+            origin: Origin::Latest,
+            seen: self.clock.now(),
+        });
+    }
+
     /// Before everything that waits: `online` after a connect.
     pub fn push_first(&mut self, message: Message) {
         self.outbox.push_front(Outgoing {
@@ -372,7 +388,9 @@ impl Delivery {
                 // It is read from the file again.
                 Origin::File(_) => {}
                 Origin::Plain if o.message.retain => {}
-                Origin::Plain | Origin::Memory { .. } => self.outbox.push_back(o),
+                Origin::Plain | Origin::Latest | Origin::Memory { .. } => {
+                    self.outbox.push_back(o);
+                }
             }
         }
         for pending in &mut self.pending {

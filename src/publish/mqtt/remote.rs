@@ -25,8 +25,10 @@ pub trait Remote: Send {
 /// What a listener wants done.
 #[derive(Debug, PartialEq)]
 pub enum Wish {
-    /// To be sent, after what was wished before. Lost if the connection ends first.
+    /// To be sent, after what was wished before. If it is retained it is lost with the connection: it is made anew on the next one.
     Send(Message),
+    /// The same for a retained message that is made only once: it goes until the broker has acknowledged it, or a newer one of its topic comes.
+    SendLatest(Message),
     /// Everything that is not retained or may have been missed, once more: `health`.
     Refresh,
 }

@@ -56,6 +56,8 @@ fn what_goes_again_can_be_told_from_something_new() {
         ),
         // Made anew after each connect.
         (retained(observation), Origin::Plain, None),
+        // A picture that the broker is to keep.
+        (retained(b"\xff\xd8"), Origin::Latest, Some(b"\xff\xd8")),
     ] {
         let topic = message.topic.clone();
         let mut delivery = delivery();
@@ -82,5 +84,40 @@ fn what_goes_again_can_be_told_from_something_new() {
             delivery.disconnected();
             assert_eq!(delivery.outbox[0].message, message, "{topic}");
         }
+    }
+}
+
+/// The newest picture of a camera goes again, wherever it and those before it were when the connection died.
+#[test]
+fn of_pictures_that_the_broker_is_to_keep_the_newest_goes_again() {
+    let picture =
+        |camera: &str, n: u8| Message::retained(format!("o/d/{camera}/snapshot"), vec![n]);
+    for handed in 0..=3 {
+        let mut delivery = delivery();
+        delivery.connected();
+        for n in [1, 2, 3] {
+            delivery.push_latest(picture("porch", n));
+            if n <= handed {
+                let outgoing = delivery.outbox.pop_front().unwrap();
+                delivery.in_flight.insert(n.into(), outgoing);
+            }
+        }
+        delivery.push_latest(picture("yard", 9));
+        // While the connection stands all of them go.
+        assert_eq!(delivery.outbox.len() + usize::from(handed), 4);
+        delivery.disconnected();
+        let waiting: Vec<_> = delivery.outbox.iter().map(|o| o.message.clone()).collect();
+        assert_eq!(
+            waiting,
+            [picture("porch", 3), picture("yard", 9)],
+            "{handed}"
+        );
+        // Again, and it arrives.
+        delivery.connected();
+        let outgoing = delivery.outbox.pop_front().unwrap();
+        delivery.in_flight.insert(10, outgoing);
+        delivery.done(10);
+        delivery.disconnected();
+        assert_eq!(delivery.outbox.len(), 1);
     }
 }
