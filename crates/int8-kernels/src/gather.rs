@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{KernelError, Lut, Shape, error::check_len};
+use crate::{KernelError, Shape, error::check_len};
 
 /// Output pixel (y, x) is input pixel (`rows[y]`, `columns[x]`), restricted to a range of channels.
 #[derive(Clone, Debug)]
@@ -58,12 +58,11 @@ impl Gather {
         Shape::new(self.rows.len(), self.columns.len(), self.channels.len())
     }
 
-    /// Copies, through `lut` when there is one. `out` is the whole output picture with `out_channels` channels; the
+    /// Copies. `out` is the whole output picture with `out_channels` channels; the
     /// copied channels are written from channel `at` on, and the others stay (they are another input's).
     pub fn run(
         &self,
         input: &[u8],
-        lut: Option<&Lut>,
         out: &mut [u8],
         out_channels: usize,
         at: usize,
@@ -89,10 +88,7 @@ impl Gather {
             let out = &mut out[at..at + shape.c];
             let start = pixel * self.input.c + self.channels.start;
             let input = &input[start..start + shape.c];
-            match lut {
-                Some(lut) => lut.apply(input, out),
-                None => out.copy_from_slice(input),
-            }
+            out.copy_from_slice(input);
         }
         Ok(())
     }

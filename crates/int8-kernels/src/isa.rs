@@ -97,10 +97,17 @@ impl Isa {
             fn with_avx2<W: Work>(work: W) -> W::Output {
                 work.run()
             }
-            if matches!(self, Isa::Avx2 | Isa::Avx512Vnni) {
-                debug_assert!(self.is_available());
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,fma")]
+            fn with_avx512<W: Work>(work: W) -> W::Output {
+                work.run()
+            }
+            debug_assert!(self.is_available());
+            match self {
                 // SAFETY: every kernel's constructor checks that the processor has its instruction set.
-                return unsafe { with_avx2(work) };
+                Isa::Avx2 => return unsafe { with_avx2(work) },
+                // SAFETY: as above.
+                Isa::Avx512Vnni => return unsafe { with_avx512(work) },
+                _ => {}
             }
         }
         work.run()

@@ -20,7 +20,7 @@ mod float;
 mod gather;
 mod geometry;
 mod isa;
-mod lut;
+mod lookup;
 mod pool;
 mod quantization;
 
@@ -28,12 +28,12 @@ pub use add::{Add, Mul};
 pub use conv::{Conv, ConvSpec, Output};
 pub use error::KernelError;
 pub use float::{
-    FloatDepthwise, FloatDepthwiseSpec, FloatOutput, Function, Interpolate, Neighbours, Numbers,
-    TableSum, logistic,
+    FloatDepthwise, FloatDepthwiseSpec, FloatOutput, Function, Interpolate, Neighbours, TableSum,
+    logistic,
 };
 pub use gather::Gather;
 pub use geometry::{Geometry, Shape};
 pub use isa::{Isa, Sign};
-pub use lut::Lut;
+pub use lookup::{Lut, Numbers};
 pub use pool::{AveragePool, MaxPool};
 pub use quantization::{Addition, Operand, Quantization, Residual, whole};

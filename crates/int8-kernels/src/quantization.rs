@@ -76,12 +76,6 @@ pub struct Operand {
 }
 
 impl Operand {
-    /// Its value in steps of the output's scale.
-    #[inline]
-    pub(crate) fn scaled(self, value: i32) -> f32 {
-        (value - self.zero) as f32 * self.ratio
-    }
-
     pub(crate) fn check(self, what: &'static str, sign: Sign) -> Result<(), KernelError> {
         check_zero(what, self.zero, sign)?;
         check_ratio(what, self.ratio)

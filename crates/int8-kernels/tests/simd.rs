@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use ocellus_int8_kernels::{
-    Add, Addition, AveragePool, Conv, ConvSpec, Geometry, Isa, MaxPool, Mul, Operand, Output,
+    Add, Addition, AveragePool, Conv, ConvSpec, Geometry, Isa, Lut, MaxPool, Mul, Operand, Output,
     Quantization, Residual, Shape, Sign,
 };
 use proptest::prelude::*;
@@ -359,5 +359,23 @@ fn extremes_do_not_saturate() {
                 check(&case).unwrap();
             }
         }
+    }
+}
+
+#[test]
+fn tables_of_every_length() {
+    let table: [u8; 256] = std::array::from_fn(|byte| (byte * 167 + 29) as u8);
+    let bytes: Vec<u8> = (0..600).map(|i| (i * 89 + i / 256) as u8).collect();
+    for isa in Isa::available() {
+        let lut = Lut::new(isa, table).unwrap();
+        for length in (0..200).chain([256, 599, 600]) {
+            let input = &bytes[..length];
+            let expected: Vec<u8> = input.iter().map(|b| table[usize::from(*b)]).collect();
+            // What lies behind is left alone.
+            let mut out = vec![7; length + 1];
+            lut.run(input, &mut out[..length]).unwrap();
+            assert_eq!((&out[..length], out[length]), (&*expected, 7), "{isa}");
+        }
+        assert!(lut.run(&bytes, &mut [0; 599]).is_err());
     }
 }

@@ -2,12 +2,14 @@
 
 use std::ops::Range;
 
-use super::rows::{Layout, MAX_ROWS, Rows, lanes, rows_of};
-use super::{FloatOutput, Function, LANES, Numbers, Writer, check_finite, multiply_add};
-use crate::{Geometry, Isa, KernelError, Sign, error::check_len, isa::Work};
+use super::rows::{Layout, MAX_ROWS, Rows, rows_of};
+use super::vector::{FloatWork, Floats, Pair, lanes, vectorize};
+use super::{FloatOutput, Function, Writer, check_finite};
+use crate::lookup::{FloatLut, Numbers};
+use crate::{Geometry, Isa, KernelError, Sign, error::check_len};
 
-/// Output pixels that are computed side by side: each weight is read once for them.
-const PIXELS: usize = 4;
+/// Output pixels that are computed side by side: each weight is read once for them, and none waits for its own last sum.
+const PIXELS: usize = 8;
 
 /// What a float depthwise convolution computes: `function(Σ x · w + bias)`, quantized. Padding counts as 0.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +36,8 @@ pub struct FloatDepthwise {
     isa: Isa,
     geometry: Geometry,
     layout: Layout,
-    numbers: Numbers,
-    /// By tap, then by channel, rounded up to whole lanes.
+    numbers: FloatLut,
+    /// By tap, then by channel, rounded up to whole vectors.
     weights: Vec<f32>,
     bias: Vec<f32>,
     function: Function,
@@ -50,22 +52,13 @@ struct Run<'a> {
     pixels: Range<usize>,
 }
 
-impl Work for Run<'_> {
-    type Output = ();
-
+impl FloatWork for Run<'_> {
     #[inline(always)]
-    fn run(self) {
-        let Self {
-            conv,
-            input,
-            out,
-            scratch,
-            pixels,
-        } = self;
-        match conv.function {
-            Function::Identity => conv.rows::<IDENTITY>(input, out, scratch, pixels),
-            Function::Sigmoid => conv.rows::<SIGMOID>(input, out, scratch, pixels),
-            Function::Silu => conv.rows::<SILU>(input, out, scratch, pixels),
+    fn run<F: Floats>(self) {
+        match self.conv.function {
+            Function::Identity => self.rows::<F, IDENTITY>(),
+            Function::Sigmoid => self.rows::<F, SIGMOID>(),
+            Function::Silu => self.rows::<F, SILU>(),
         }
     }
 }
@@ -113,6 +106,7 @@ impl FloatDepthwise {
             left,
             right: (last + 1).saturating_sub(left + geometry.input.w),
             rows,
+            lanes: lanes(isa),
         };
         let pixel = layout.pixel();
         let mut weights = vec![0.0; taps * pixel];
@@ -127,7 +121,7 @@ impl FloatDepthwise {
             isa,
             geometry,
             layout,
-            numbers: *spec.numbers,
+            numbers: FloatLut::new(isa, spec.numbers),
             weights,
             bias,
             function: spec.function,
@@ -138,6 +132,7 @@ impl FloatDepthwise {
     /// Bytes of scratch that a run needs; a thread's scratch may be larger.
     pub fn scratch_bytes(&self) -> usize {
         self.layout.scratch_bytes()
+            + self.geometry.output.w * self.layout.pixel() * size_of::<f32>()
     }
 
     /// Fills `out`, which holds the output pixels `pixels`.
@@ -152,24 +147,28 @@ impl FloatDepthwise {
         if scratch.len() < self.scratch_bytes() {
             return check_len("scratch", self.scratch_bytes(), scratch.len());
         }
-        self.isa.vectorize(Run {
+        let run = Run {
             conv: self,
             input,
             out,
             scratch,
             pixels,
-        });
+        };
+        vectorize(self.isa, run);
         Ok(())
     }
+}
 
+impl Run<'_> {
     #[inline(always)]
-    fn rows<const FUNCTION: u8>(
-        &self,
-        input: &[u8],
-        out: &mut [u8],
-        scratch: &mut [u8],
-        pixels: Range<usize>,
-    ) {
+    fn rows<F: Floats, const FUNCTION: u8>(self) {
+        let Self {
+            conv,
+            input,
+            mut out,
+            scratch,
+            pixels,
+        } = self;
         let Geometry {
             kernel,
             stride,
@@ -177,83 +176,107 @@ impl FloatDepthwise {
             pads,
             output,
             ..
-        } = self.geometry;
-        let mut rows = Rows::new(&self.layout, &self.numbers, input, scratch);
-        let mut out = out;
+        } = conv.geometry;
+        let (mut rows, sums) = Rows::new(&conv.layout, &conv.numbers, input, scratch);
+        let pixel = conv.layout.pixel();
         for (y, columns) in rows_of(pixels, output.w) {
             let top = (y * stride[0]) as isize - pads[0] as isize;
-            for tap in 0..kernel[0] {
-                rows.load(top + (tap * dilation[0]) as isize);
+            let taps = |tap: usize| top + (tap * dilation[0]) as isize;
+            (0..kernel[0]).for_each(|tap| rows.load(taps(tap)));
+            let mut window = [&[][..]; MAX_ROWS];
+            let window = &mut window[..kernel[0]];
+            for (tap, row) in window.iter_mut().enumerate() {
+                *row = rows.row(taps(tap));
             }
-            let (line, rest) = out.split_at_mut(columns.len() * output.c);
-            out = rest;
-            let mut x = columns.start;
-            let mut groups = line.chunks_exact_mut(PIXELS * output.c);
-            for group in &mut groups {
-                self.pixels::<PIXELS, FUNCTION>(&rows, top, x, group);
-                x += PIXELS;
+            let count = columns.len();
+            if count < PIXELS {
+                for (x, sums) in columns.zip(sums.chunks_exact_mut(pixel)) {
+                    conv.sums::<F, 1>(window, x, sums);
+                }
+            } else {
+                // The last group begins earlier, and some sums are computed again.
+                let groups = (0..count).step_by(PIXELS);
+                for at in groups.map(|at| at.min(count - PIXELS)) {
+                    let sums = &mut sums[at * pixel..];
+                    conv.sums::<F, PIXELS>(window, columns.start + at, sums);
+                }
             }
-            for group in groups.into_remainder().chunks_exact_mut(output.c) {
-                self.pixels::<1, FUNCTION>(&rows, top, x, group);
-                x += 1;
+            let line = out.split_off_mut(..count * output.c);
+            let line = line.expect("`out` holds all pixels");
+            if pixel == output.c {
+                conv.finish::<F, FUNCTION>(sums, line);
+            } else {
+                let pixels = line.chunks_exact_mut(output.c);
+                for (sums, out) in sums.chunks_exact(pixel).zip(pixels) {
+                    conv.finish::<F, FUNCTION>(sums, out);
+                }
             }
         }
     }
+}
 
-    /// `N` neighbouring output pixels, from column `x` on.
+impl FloatDepthwise {
+    /// The sums of `N` neighbouring output pixels, from column `x` on.
     #[inline(always)]
-    fn pixels<const N: usize, const FUNCTION: u8>(
-        &self,
-        rows: &Rows<'_>,
-        top: isize,
-        x: usize,
-        out: &mut [u8],
-    ) {
+    fn sums<F: Floats, const N: usize>(&self, window: &[&[f32]], x: usize, out: &mut [f32]) {
         let Geometry {
             kernel,
             stride,
             dilation,
-            output,
             ..
         } = self.geometry;
         let pixel = self.layout.pixel();
-        for first in (0..output.c).step_by(LANES) {
-            let mut sums = [[0.0; LANES]; N];
-            for tap_y in 0..kernel[0] {
-                let row = rows.row(top + (tap_y * dilation[0]) as isize);
-                for tap_x in 0..kernel[1] {
-                    let tap = tap_y * kernel[1] + tap_x;
-                    let weights = lanes(&self.weights, tap * pixel + first);
-                    let column = x * stride[1] + tap_x * dilation[1];
-                    for (n, sums) in sums.iter_mut().enumerate() {
-                        let values = lanes(row, (column + n * stride[1]) * pixel + first);
-                        for lane in 0..LANES {
-                            sums[lane] = multiply_add(values[lane], weights[lane], sums[lane]);
+        let out = &mut out[..N * pixel];
+        let step = stride[1] * pixel;
+        for first in (0..pixel).step_by(F::LANES) {
+            let mut sums = [F::all(0.0); N];
+            let mut taps = self.weights[first..].chunks(pixel);
+            for row in window {
+                for (tap, weights) in (0..kernel[1]).zip(&mut taps) {
+                    let weights = &weights[..F::LANES];
+                    let values = &row[x * step + tap * dilation[1] * pixel + first..];
+                    let values = &values[..(N - 1) * step + F::LANES];
+                    // SAFETY: both are as long as is read here.
+                    unsafe {
+                        let weights = F::read(weights.as_ptr());
+                        for (n, sum) in sums.iter_mut().enumerate() {
+                            let values = F::read(values.as_ptr().add(n * step));
+                            *sum = values.multiply_add(weights, *sum);
                         }
                     }
                 }
             }
-            let bias = lanes(&self.bias, first);
-            for (n, sums) in sums.iter().enumerate() {
-                let mut bytes = [0; LANES];
-                for lane in 0..LANES {
-                    let sum = sums[lane] + bias[lane];
-                    let value = match FUNCTION {
-                        SILU => Function::Silu.of(sum),
-                        SIGMOID => Function::Sigmoid.of(sum),
-                        _ => sum,
-                    };
-                    bytes[lane] = self.writer.byte(value);
-                }
-                let out = &mut out[n * output.c + first..];
-                match out.first_chunk_mut() {
-                    Some(out) if first + LANES <= output.c => *out = bytes,
-                    _ => {
-                        let count = LANES.min(output.c - first);
-                        out[..count].copy_from_slice(&bytes[..count]);
-                    }
+            let bias = &self.bias[first..][..F::LANES];
+            // SAFETY: both are as long as is read and written here.
+            unsafe {
+                let bias = F::read(bias.as_ptr());
+                for (n, sum) in sums.into_iter().enumerate() {
+                    sum.plus(bias).put(out.as_mut_ptr().add(n * pixel + first));
                 }
             }
+        }
+    }
+
+    /// The bytes of sums: as many as `out` has.
+    #[inline(always)]
+    fn finish<F: Floats, const FUNCTION: u8>(&self, sums: &[f32], out: &mut [u8]) {
+        let paired = out.len() / (2 * F::LANES) * (2 * F::LANES);
+        let (pairs, rest) = out.split_at_mut(paired);
+        self.finish_all::<Pair<F>, FUNCTION>(sums, pairs);
+        self.finish_all::<F, FUNCTION>(&sums[paired..], rest);
+    }
+
+    #[inline(always)]
+    fn finish_all<F: Floats, const FUNCTION: u8>(&self, sums: &[f32], out: &mut [u8]) {
+        for (sums, out) in sums.chunks_exact(F::LANES).zip(out.chunks_mut(F::LANES)) {
+            // SAFETY: it is a vector.
+            let sum = unsafe { F::read(sums.as_ptr()) };
+            let value = match FUNCTION {
+                SILU => Function::Silu.of_each(sum),
+                SIGMOID => Function::Sigmoid.of_each(sum),
+                _ => sum,
+            };
+            self.writer.write(value, out);
         }
     }
 }

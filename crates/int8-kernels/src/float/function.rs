@@ -1,6 +1,6 @@
 //! Functions of one float.
 
-use super::multiply_add;
+use super::vector::Floats;
 
 /// What is done to each float before it is quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,21 +15,30 @@ pub enum Function {
 
 impl Function {
     /// Its value.
-    #[inline(always)]
     pub fn of(self, x: f32) -> f32 {
+        self.of_each(x)
+    }
+
+    /// Its values.
+    #[inline(always)]
+    pub(super) fn of_each<F: Floats>(self, x: F) -> F {
         match self {
             Self::Identity => x,
-            Self::Sigmoid => logistic(x),
-            Self::Silu => x * logistic(x),
+            Self::Sigmoid => logistic_of_each(x),
+            Self::Silu => x.times(logistic_of_each(x)),
         }
     }
 }
 
 /// `1 / (1 + e^-x)` as a quotient of polynomials, within 3e-7 of it: the coefficients are those of Eigen's and
 /// onnxruntime's approximation, and so are the results where multiply-add is fused.
+pub fn logistic(x: f32) -> f32 {
+    logistic_of_each(x)
+}
+
 #[inline(always)]
 #[allow(clippy::excessive_precision)]
-pub fn logistic(x: f32) -> f32 {
+fn logistic_of_each<F: Floats>(x: F) -> F {
     const ODD: [f32; 5] = [
         4.370_310_125_798_01e-11,
         1.156_273_244_599_42e-7,
@@ -45,17 +54,18 @@ pub fn logistic(x: f32) -> f32 {
         1.168_176_569_044_53e-1,
         9.931_519_210_231_80e-1,
     ];
-    let x = x.clamp(-18.0, 18.0);
-    let square = x * x;
-    let mut odd = ODD[0];
+    let x = x.held(F::all(-18.0), F::all(18.0));
+    let square = x.times(x);
+    let mut odd = F::all(ODD[0]);
     for c in &ODD[1..] {
-        odd = multiply_add(odd, square, *c);
+        odd = odd.multiply_add(square, F::all(*c));
     }
-    let mut even = EVEN[0];
+    let mut even = F::all(EVEN[0]);
     for c in &EVEN[1..] {
-        even = multiply_add(even, square, *c);
+        even = even.multiply_add(square, F::all(*c));
     }
-    (odd * x / even + 0.5).max(0.0)
+    let quotient = odd.times(x).over(even);
+    quotient.plus(F::all(0.5)).at_least(F::all(0.0))
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
-use super::rows::{Layout, Rows, lanes, rows_of};
-use super::{FloatOutput, LANES, Numbers, Writer, check_finite};
-use crate::{Isa, KernelError, Shape, Sign, error::check_len, isa::Work};
+use super::rows::{Layout, Rows, rows_of};
+use super::vector::{FloatWork, Floats, lanes, vectorize};
+use super::{FloatOutput, Writer, check_finite};
+use crate::lookup::{FloatLut, Numbers};
+use crate::{Isa, KernelError, Shape, Sign, error::check_len};
 
 /// Along one axis: where an output position lies between input positions.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,7 +24,7 @@ pub struct Interpolate {
     layout: Layout,
     rows: Vec<Neighbours>,
     columns: Vec<Neighbours>,
-    numbers: Numbers,
+    numbers: FloatLut,
     writer: Writer,
 }
 
@@ -34,13 +36,11 @@ struct Run<'a> {
     pixels: Range<usize>,
 }
 
-impl Work for Run<'_> {
-    type Output = ();
-
+impl FloatWork for Run<'_> {
     #[inline(always)]
-    fn run(self) {
+    fn run<F: Floats>(self) {
         self.resize
-            .lines(self.input, self.out, self.scratch, self.pixels);
+            .lines::<F>(self.input, self.out, self.scratch, self.pixels);
     }
 }
 
@@ -89,10 +89,11 @@ impl Interpolate {
                 right: 0,
                 // Rows that lie one after the other have different places.
                 rows: 2,
+                lanes: lanes(isa),
             },
             rows,
             columns,
-            numbers: *numbers,
+            numbers: FloatLut::new(isa, numbers),
             writer: output.writer(),
         })
     }
@@ -127,20 +128,27 @@ impl Interpolate {
         if scratch.len() < self.scratch_bytes() {
             return check_len("scratch", self.scratch_bytes(), scratch.len());
         }
-        self.isa.vectorize(Run {
+        let run = Run {
             resize: self,
             input,
             out,
             scratch,
             pixels,
-        });
+        };
+        vectorize(self.isa, run);
         Ok(())
     }
 
     #[inline(always)]
-    fn lines(&self, input: &[u8], out: &mut [u8], scratch: &mut [u8], pixels: Range<usize>) {
+    fn lines<F: Floats>(
+        &self,
+        input: &[u8],
+        out: &mut [u8],
+        scratch: &mut [u8],
+        pixels: Range<usize>,
+    ) {
         let (channels, pixel) = (self.layout.input.c, self.layout.pixel());
-        let mut rows = Rows::new(&self.layout, &self.numbers, input, scratch);
+        let (mut rows, _) = Rows::new(&self.layout, &self.numbers, input, scratch);
         let mut out = out.chunks_exact_mut(channels);
         for (y, columns) in rows_of(pixels, self.columns.len()) {
             let vertical = self.rows[y];
@@ -148,24 +156,28 @@ impl Interpolate {
             at.iter().for_each(|row| rows.load(*row));
             let [above, below] = at.map(|row| rows.row(row));
             for (horizontal, out) in self.columns[columns].iter().zip(&mut out) {
-                let [left, right] = horizontal.at.map(|column| column * pixel);
-                let [[tl, tr], [bl, br]] =
-                    vertical.weight.map(|v| horizontal.weight.map(|h| h * v));
-                for first in (0..channels).step_by(LANES) {
-                    let corners = [
-                        lanes(above, left + first),
-                        lanes(above, right + first),
-                        lanes(below, left + first),
-                        lanes(below, right + first),
-                    ];
-                    let [a, b, c, d] = &corners;
-                    let mut bytes = [0; LANES];
-                    for i in 0..LANES {
-                        let sum = tl * a[i] + tr * b[i] + bl * c[i] + br * d[i];
-                        bytes[i] = self.writer.byte(sum);
+                let [left, right] = horizontal.at;
+                let corner = [
+                    &above[left * pixel..][..pixel],
+                    &above[right * pixel..][..pixel],
+                    &below[left * pixel..][..pixel],
+                    &below[right * pixel..][..pixel],
+                ];
+                let ([top, bottom], [left, right]) = (vertical.weight, horizontal.weight);
+                let weight = [
+                    F::all(left * top),
+                    F::all(right * top),
+                    F::all(left * bottom),
+                    F::all(right * bottom),
+                ];
+                for first in (0..channels).step_by(F::LANES) {
+                    let mut sum = F::all(0.0);
+                    for (i, (corner, weight)) in corner.iter().zip(weight).enumerate() {
+                        // SAFETY: `pixel` floats are whole vectors.
+                        let product = unsafe { F::read(corner.as_ptr().add(first)) }.times(weight);
+                        sum = if i == 0 { product } else { sum.plus(product) };
                     }
-                    let count = LANES.min(channels - first);
-                    out[first..first + count].copy_from_slice(&bytes[..count]);
+                    self.writer.write(sum, &mut out[first..]);
                 }
             }
         }

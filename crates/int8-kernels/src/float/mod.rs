@@ -4,37 +4,23 @@
 //! picture's rows become floats as they are needed, in the scratch memory that the calling thread brings.
 //!
 //! What always holds: the floats are those of onnxruntime on a processor with fused multiply-add, bit for bit, because the
-//! operations and their order are the same; and those of every instruction set are the same ([`multiply_add`]).
+//! operations and their order are the same; and those of every instruction set are the same ([`vector`]).
 
 mod depthwise;
 mod function;
 mod interpolate;
 mod rows;
 mod sum;
+mod vector;
 
 pub use depthwise::{FloatDepthwise, FloatDepthwiseSpec};
 pub use function::{Function, logistic};
 pub use interpolate::{Interpolate, Neighbours};
 pub use sum::TableSum;
 
-use crate::quantization::{check_ratio, whole};
+use crate::quantization::check_ratio;
 use crate::{KernelError, Quantization, Sign};
-
-/// The number that each byte, as it is stored, stands for.
-pub type Numbers = [f32; 256];
-
-/// Channels that are computed side by side.
-const LANES: usize = 8;
-
-/// `a · b + c`, rounded once; twice on processors that could do the former only in software.
-#[inline(always)]
-fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
-    if cfg!(target_arch = "arm") {
-        a * b + c
-    } else {
-        a.mul_add(b, c)
-    }
-}
+use vector::Floats;
 
 /// How floats become bytes: divided by the scale, then as [`Quantization`] says.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,11 +58,17 @@ struct Writer {
 }
 
 impl Writer {
-    /// As [`Quantization::quantize`].
+    /// Writes bytes as [`Quantization::quantize`] does: a vector of them, or as many as `out` has.
     #[inline(always)]
-    fn byte(self, value: f32) -> u8 {
-        let steps = (value / self.scale).max(self.low).min(self.high);
-        (whole(steps) + self.zero) as u8
+    fn write<F: Floats>(self, values: F, out: &mut [u8]) {
+        self.steps(values).write(self.zero, out);
+    }
+
+    /// In steps of the scale, from zero, not yet rounded.
+    #[inline(always)]
+    fn steps<F: Floats>(self, values: F) -> F {
+        let steps = values.over(F::all(self.scale));
+        steps.at_least(F::all(self.low)).at_most(F::all(self.high))
     }
 }
 

@@ -1,10 +1,9 @@
 //! The rows of a picture as floats, made when a window first comes to them.
 
-use super::{LANES, Numbers};
-use crate::Shape;
+use crate::{Shape, lookup::FloatLut};
 
 /// How rows are laid out: `left` columns of zeros, the picture's, `right` columns of zeros; each pixel's channels
-/// rounded up to whole [`LANES`] (zeros at first, never read for a result).
+/// rounded up to whole vectors (zeros at first, never read for a result).
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     pub input: Shape,
@@ -12,28 +11,33 @@ pub(super) struct Layout {
     pub right: usize,
     /// As many rows as a window needs at once.
     pub rows: usize,
+    /// Floats of a vector.
+    pub lanes: usize,
 }
 
 impl Layout {
     /// Floats from one pixel to the next.
     pub(super) fn pixel(&self) -> usize {
-        self.input.c.next_multiple_of(LANES)
+        self.input.c.next_multiple_of(self.lanes)
     }
 
     fn row(&self) -> usize {
         (self.left + self.input.w + self.right) * self.pixel()
     }
 
-    /// Bytes of scratch; a float more, because scratch begins anywhere.
+    /// Bytes of scratch; a line more, because scratch begins anywhere.
     pub(super) fn scratch_bytes(&self) -> usize {
-        (self.rows * self.row() + 1) * size_of::<f32>()
+        self.rows * self.row() * size_of::<f32>() + LINE
     }
 }
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// The floats of `layout.rows` rows; row `r` of the picture lies in place `r % layout.rows`.
 pub(super) struct Rows<'a> {
     layout: &'a Layout,
-    numbers: &'a Numbers,
+    numbers: &'a FloatLut,
     input: &'a [u8],
     floats: &'a mut [f32],
     /// The row of the picture in each place; `None` for zeros.
@@ -50,24 +54,28 @@ enum Held {
 }
 
 impl<'a> Rows<'a> {
-    /// `input` is the whole picture; `scratch` has [`Layout::scratch_bytes`].
+    /// `input` is the whole picture; `scratch` has [`Layout::scratch_bytes`], or more: also returns the floats that are left.
     pub(super) fn new(
         layout: &'a Layout,
-        numbers: &'a Numbers,
+        numbers: &'a FloatLut,
         input: &'a [u8],
         scratch: &'a mut [u8],
-    ) -> Self {
+    ) -> (Self, &'a mut [f32]) {
+        // Vectors that lie in two cache lines are read half as fast.
+        let aligned = scratch.as_ptr().align_offset(LINE).min(LINE);
+        let scratch = &mut scratch[aligned..];
         // SAFETY: every pattern of bits is a float, and bytes have no padding.
         let (_, floats, _) = unsafe { scratch.align_to_mut::<f32>() };
-        let floats = &mut floats[..layout.rows * layout.row()];
+        let (floats, rest) = floats.split_at_mut(layout.rows * layout.row());
         floats.fill(0.0);
-        Self {
+        let rows = Self {
             layout,
             numbers,
             input,
             floats,
             held: [Held::Nothing; MAX_ROWS],
-        }
+        };
+        (rows, rest)
     }
 
     /// Makes row `row` of the picture floats; one outside it is of zeros.
@@ -87,13 +95,13 @@ impl<'a> Rows<'a> {
             return;
         };
         let bytes = &self.input[row * input.w * input.c..][..input.w * input.c];
-        for (floats, bytes) in floats
-            .chunks_exact_mut(pixel)
-            .zip(bytes.chunks_exact(input.c))
-        {
-            for (float, byte) in floats.iter_mut().zip(bytes) {
-                *float = self.numbers[usize::from(*byte)];
-            }
+        if pixel == input.c {
+            self.numbers.floats(bytes, floats);
+            return;
+        }
+        let pixels = floats.chunks_exact_mut(pixel);
+        for (floats, bytes) in pixels.zip(bytes.chunks_exact(input.c)) {
+            self.numbers.floats(bytes, floats);
         }
     }
 
@@ -108,14 +116,6 @@ impl<'a> Rows<'a> {
     fn place(&self, row: isize) -> usize {
         row.rem_euclid(self.layout.rows as isize) as usize
     }
-}
-
-/// The [`LANES`] floats from here on.
-#[inline(always)]
-pub(super) fn lanes(row: &[f32], at: usize) -> [f32; LANES] {
-    let mut lanes = [0.0; LANES];
-    lanes.copy_from_slice(&row[at..at + LANES]);
-    lanes
 }
 
 /// The output's rows of a range of pixels: each row, and its columns.

@@ -1,13 +1,18 @@
 //! Sums and products of functions of two quantized tensors.
 
-use super::{FloatOutput, Numbers, Writer, check_finite};
+use super::vector::{FloatWork, Floats, vectorize};
+use super::{FloatOutput, Writer, check_finite};
+use crate::lookup::{FloatLut, Numbers};
 use crate::{Isa, KernelError, Sign, error::check_len};
+
+/// Elements that are floats at a time.
+const CHUNK: usize = 256;
 
 /// `a(x) + b(y)`, or `a(x) · b(y)`, element by element.
 #[derive(Clone, Debug)]
 pub struct TableSum {
     isa: Isa,
-    numbers: Box<[Numbers; 2]>,
+    numbers: [FloatLut; 2],
     product: bool,
     writer: Writer,
 }
@@ -28,7 +33,7 @@ impl TableSum {
         }
         Ok(Self {
             isa,
-            numbers: Box::new(numbers.map(|n| *n)),
+            numbers: numbers.map(|n| FloatLut::new(isa, n)),
             product,
             writer: output.writer(),
         })
@@ -38,14 +43,46 @@ impl TableSum {
     pub fn run(&self, a: &[u8], b: &[u8], out: &mut [u8]) -> Result<(), KernelError> {
         check_len("the first operand", out.len(), a.len())?;
         check_len("the second operand", out.len(), b.len())?;
-        let [p, q] = &*self.numbers;
-        let apply = |x: f32, y: f32| if self.product { x * y } else { x + y };
-        self.isa.vectorize(|| {
-            for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-                let value = apply(p[usize::from(*a)], q[usize::from(*b)]);
-                *out = self.writer.byte(value);
-            }
-        });
+        vectorize(
+            self.isa,
+            Run {
+                sum: self,
+                a,
+                b,
+                out,
+            },
+        );
         Ok(())
+    }
+}
+
+struct Run<'a> {
+    sum: &'a TableSum,
+    a: &'a [u8],
+    b: &'a [u8],
+    out: &'a mut [u8],
+}
+
+impl FloatWork for Run<'_> {
+    #[inline(always)]
+    fn run<F: Floats>(self) {
+        let TableSum {
+            numbers: [p, q],
+            product,
+            writer,
+            ..
+        } = self.sum;
+        let [mut x, mut y] = [[0.0; CHUNK]; 2];
+        let parts = self.a.chunks(CHUNK).zip(self.b.chunks(CHUNK));
+        for (out, (a, b)) in self.out.chunks_mut(CHUNK).zip(parts) {
+            p.floats(a, &mut x);
+            q.floats(b, &mut y);
+            for (i, out) in out.chunks_mut(F::LANES).enumerate() {
+                // SAFETY: chunks are of whole vectors.
+                let [x, y] = [&x, &y].map(|f| unsafe { F::read(f.as_ptr().add(i * F::LANES)) });
+                let value = if *product { x.times(y) } else { x.plus(y) };
+                writer.write(value, out);
+            }
+        }
     }
 }

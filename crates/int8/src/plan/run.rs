@@ -304,7 +304,7 @@ impl Step {
                     out.fill(*fill);
                 }
                 for (i, copy) in copies.iter().enumerate() {
-                    copy.run(read(i)?, out, |b| b);
+                    copy.run_bytes(read(i)?, out);
                 }
             }
             Kernel::Resize {
@@ -314,7 +314,7 @@ impl Step {
             } => {
                 let x = read(0)?;
                 for (x, out) in pictures(x, out, *batch) {
-                    gather.run(x, None, out, *channels, 0)?;
+                    gather.run(x, out, *channels, 0)?;
                 }
             }
         }
