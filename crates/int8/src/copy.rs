@@ -47,6 +47,102 @@ impl StridedCopy {
         }
     }
 
+    /// This copy of what `first` writes, as one copy of what `first` reads. `None` where it cannot be said with strides, or
+    /// `first` leaves gaps.
+    pub(crate) fn after(&self, first: &Self) -> Option<Self> {
+        // What `first` writes, as digits: the place of an element is the sum of digit · `to`, and it comes from digit · `from`.
+        let mut digits: Vec<Digit> = (0..first.sizes.len())
+            .map(|axis| Digit {
+                size: first.sizes[axis],
+                from: first.from[axis],
+                to: first.to[axis],
+                most: 0,
+            })
+            .collect();
+        digits.sort_by_key(|d| std::cmp::Reverse(d.to));
+        let sizes: Vec<usize> = digits.iter().map(|d| d.size).collect();
+        if first.to_offset != 0 || !digits.iter().map(|d| d.to).eq(strides(&sizes)) {
+            return None;
+        }
+        let (mut from_offset, mut rest) = (first.from_offset, self.from_offset);
+        for digit in &mut digits {
+            digit.most = rest / digit.to;
+            rest %= digit.to;
+            from_offset += digit.most * digit.from;
+        }
+        let (mut sizes, mut from, mut to) = (Vec::new(), Vec::new(), Vec::new());
+        for axis in 0..self.sizes.len() {
+            // From the inside out, for one axis may run through several digits.
+            let (mut parts, mut size) = (Vec::new(), self.sizes[axis]);
+            let (mut stride, mut out) = (self.from[axis], self.to[axis]);
+            while size > 1 {
+                let digit = digits.iter_mut().rev();
+                let mut held = digit.filter(|d| stride % d.to == 0 && stride < d.to * d.size);
+                let digit = held.next()?;
+                let step = stride / digit.to;
+                let here = if digit.most + (size - 1) * step < digit.size {
+                    size
+                } else if step == 1 && digit.most == 0 && size % digit.size == 0 {
+                    digit.size
+                } else {
+                    return None;
+                };
+                digit.most += (here - 1) * step;
+                parts.push([here, step * digit.from, out]);
+                (size, stride, out) = (size / here, digit.to * digit.size, out * here);
+            }
+            for [size, f, t] in parts.into_iter().rev() {
+                sizes.push(size);
+                from.push(f);
+                to.push(t);
+            }
+        }
+        let offsets = [from_offset, self.to_offset];
+        Some(Self::new(&sizes, &from, &to, offsets))
+    }
+
+    /// Copies bytes as they are. Short runs, such as a pixel, are moved without a call.
+    pub(crate) fn run_bytes(&self, from: &[u8], to: &mut [u8]) {
+        let last = self.sizes.len() - 1;
+        let run = match (self.from[last], self.to[last]) {
+            (1, 1) => self.sizes[last],
+            _ => 0,
+        };
+        match run {
+            3 => self.runs::<3>(from, to),
+            6 => self.runs::<6>(from, to),
+            8 => self.runs::<8>(from, to),
+            12 => self.runs::<12>(from, to),
+            16 => self.runs::<16>(from, to),
+            24 => self.runs::<24>(from, to),
+            32 => self.runs::<32>(from, to),
+            64 => self.runs::<64>(from, to),
+            _ => self.run(from, to, |byte| byte),
+        }
+    }
+
+    fn runs<const LENGTH: usize>(&self, from: &[u8], to: &mut [u8]) {
+        self.each_run(0, self.from_offset, self.to_offset, &mut |f, t| {
+            to[t..t + LENGTH].copy_from_slice(&from[f..f + LENGTH]);
+        });
+    }
+
+    fn each_run(&self, axis: usize, f: usize, t: usize, run: &mut impl FnMut(usize, usize)) {
+        let left = self.sizes.len() - axis;
+        if left == 1 {
+            return run(f, t);
+        }
+        let (from, to) = (self.from[axis], self.to[axis]);
+        for i in 0..self.sizes[axis] {
+            let (f, t) = (f + i * from, t + i * to);
+            if left == 2 {
+                run(f, t);
+            } else {
+                self.each_run(axis + 1, f, t, run);
+            }
+        }
+    }
+
     pub(crate) fn run<A: Copy, B: Copy + Default>(
         &self,
         from: &[A],
@@ -106,6 +202,15 @@ impl StridedCopy {
     }
 }
 
+/// An axis of what a copy writes, and what another copy takes of it.
+struct Digit {
+    size: usize,
+    from: usize,
+    to: usize,
+    /// The greatest that is read so far.
+    most: usize,
+}
+
 /// Copies a matrix whose elements are neighbours along `a` where they are read and along `b` where they are written; each axis
 /// as its size and its stride on the other side. In tiles that stay in the cache, each converted as it is read, in vectors.
 fn transpose<A: Copy, B: Copy + Default>(
@@ -143,4 +248,79 @@ pub(crate) fn strides(sizes: &[usize]) -> Vec<usize> {
         strides[i - 1] = strides[i] * sizes[i];
     }
     strides
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a copy writes over zeros.
+    fn written(copy: &StridedCopy, from: &[u8], length: usize) -> Vec<u8> {
+        let mut to = vec![0; length];
+        copy.run_bytes(from, &mut to);
+        let mut same = vec![0; length];
+        copy.run(from, &mut same, |byte| byte);
+        assert_eq!(to, same);
+        to
+    }
+
+    #[test]
+    fn two_copies_are_one() {
+        let bytes: Vec<u8> = (0..8 * 6 * 3).collect();
+        let dense = |sizes: &[usize], from: &[usize]| {
+            StridedCopy::new(sizes, from, &strides(sizes), [0, 0])
+        };
+        // Blocks of 2 × 2 of a picture of 8 × 6 pixels become channels: 4 × 3 pixels of 12.
+        let blocks = dense(&[4, 3, 2, 2, 3], &[36, 6, 18, 3, 1]);
+        let transposed = dense(&[6, 8, 3], &[3, 18, 1]);
+        let middle = |copy: &StridedCopy| written(copy, &bytes, bytes.len());
+        for (first, second, expected) in [
+            // Channels 6 to 8 of each: the block's lower left pixel.
+            (
+                &blocks,
+                StridedCopy::new(&[12, 3], &[12, 1], &[3, 1], [6, 0]),
+                true,
+            ),
+            (
+                &blocks,
+                StridedCopy::new(&[12, 3], &[12, 1], &[12, 1], [9, 3]),
+                true,
+            ),
+            (&blocks, dense(&[12, 12], &[1, 12]), true),
+            // Every other row of blocks.
+            (&blocks, dense(&[2, 36], &[72, 1]), true),
+            // Channels 5 to 7 are of two rows.
+            (
+                &blocks,
+                StridedCopy::new(&[12, 3], &[12, 1], &[3, 1], [5, 0]),
+                false,
+            ),
+            (&transposed, dense(&[8, 6, 3], &[3, 24, 1]), true),
+            (&transposed, dense(&[48, 3], &[3, 1]), true),
+            (
+                &transposed,
+                StridedCopy::new(&[3, 5, 3], &[24, 3, 1], &[15, 3, 1], [27, 0]),
+                true,
+            ),
+            // From the middle of one row into the next.
+            (
+                &transposed,
+                StridedCopy::new(&[10, 3], &[3, 1], &[3, 1], [3, 0]),
+                false,
+            ),
+            // A repetition.
+            (&transposed, dense(&[4, 48, 3], &[0, 3, 1]), true),
+        ] {
+            let both = second.after(first);
+            assert_eq!(both.is_some(), expected, "{second:?}");
+            if let Some(both) = both {
+                let length = 4 * bytes.len();
+                let twice = written(&second, &middle(first), length);
+                assert_eq!(written(&both, &bytes, length), twice, "{second:?}");
+            }
+        }
+        // What leaves gaps is not read through.
+        let gaps = StridedCopy::new(&[12, 3], &[3, 1], &[6, 1], [0, 0]);
+        assert!(dense(&[12, 3], &[6, 1]).after(&gaps).is_none());
+    }
 }

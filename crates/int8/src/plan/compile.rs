@@ -122,7 +122,18 @@ impl Compiler<'_> {
         }
     }
 
-    fn push(&mut self, node: &Node, kernel: Kernel, inputs: Vec<Buffer>, bytes: usize) -> Buffer {
+    fn push(
+        &mut self,
+        node: &Node,
+        mut kernel: Kernel,
+        mut inputs: Vec<Buffer>,
+        bytes: usize,
+    ) -> Buffer {
+        if let Kernel::Copy { copies, .. } = &mut kernel {
+            for (copy, input) in copies.iter_mut().zip(&mut inputs) {
+                self.read_through(copy, input);
+            }
+        }
         self.steps.push(Draft {
             node: node.name.clone(),
             kernel,
@@ -256,7 +267,7 @@ impl Compiler<'_> {
                 self.take(node, "table", 0);
                 let buffer = self.push(
                     node,
-                    Kernel::Table(Lut::new(table)),
+                    Kernel::Table(Lut::new(self.isa, table).map_err(text)?),
                     vec![stored.buffer],
                     bytes,
                 );

@@ -5,7 +5,8 @@ use crate::plan::{Output, OutputKind, Place, Plan, Step};
 
 impl Compiler<'_> {
     /// Gives each step's output a buffer: the smallest free one that is large enough, else a new one.
-    pub(super) fn finish(self, results: Vec<(Buffer, Vec<usize>, OutputKind)>) -> Plan {
+    pub(super) fn finish(mut self, mut results: Vec<(Buffer, Vec<usize>, OutputKind)>) -> Plan {
+        self.drop_unread(&mut results);
         let mut last_read = vec![0; self.steps.len()];
         for (i, step) in self.steps.iter().enumerate() {
             for input in &step.inputs {
@@ -87,5 +88,49 @@ impl Compiler<'_> {
             floats: self.floats,
             taken: self.taken,
         }
+    }
+
+    /// Drops steps whose output nothing reads: copies of which the next copy took over the work.
+    fn drop_unread(&mut self, results: &mut [(Buffer, Vec<usize>, OutputKind)]) {
+        let mut read = vec![false; self.steps.len()];
+        for (buffer, ..) in results.iter() {
+            mark(&mut read, *buffer);
+        }
+        for step in (0..self.steps.len()).rev() {
+            if read[step] {
+                let inputs = &self.steps[step].inputs;
+                inputs.iter().for_each(|input| mark(&mut read, *input));
+            }
+        }
+        let mut kept = 0;
+        let places: Vec<usize> = read
+            .iter()
+            .map(|read| {
+                kept += usize::from(*read);
+                kept.saturating_sub(1)
+            })
+            .collect();
+        let moved = |buffer: &mut Buffer| {
+            if let Buffer::Step(step) = buffer {
+                *step = places[*step];
+            }
+        };
+        let mut read = read.iter();
+        self.steps.retain(|_| read.next().copied().unwrap_or(true));
+        self.steps
+            .iter_mut()
+            .for_each(|step| step.inputs.iter_mut().for_each(moved));
+        for (buffer, _, kind) in results {
+            moved(buffer);
+            if let OutputKind::Floats { step, .. } = kind {
+                *step = places[*step];
+            }
+        }
+    }
+}
+
+fn mark(read: &mut [bool], buffer: Buffer) {
+    if let Buffer::Step(step) = buffer {
+        read[step] = true;
     }
 }

@@ -3,13 +3,27 @@
 use ocellus_int8_kernels::{Gather, Shape};
 
 use super::layout::{Layout, in_order, logical_strides, ordered, storage_order};
-use super::{Compiler, Stored, text};
+use super::{Buffer, Compiler, Stored, text};
 use crate::copy::{StridedCopy, strides};
 use crate::graph::{Move, Node, TensorId};
 use crate::plan::Kernel;
 use crate::shapes;
 
 impl Compiler<'_> {
+    /// What is copied twice is copied once: makes `copy`, of a buffer that is a copy itself, one of that one's input.
+    pub(super) fn read_through(&self, copy: &mut StridedCopy, input: &mut Buffer) {
+        let Buffer::Step(step) = *input else {
+            return;
+        };
+        let draft = &self.steps[step];
+        if let Kernel::Copy { copies, fill: None } = &draft.kernel
+            && let [first] = copies.as_slice()
+            && let Some(both) = copy.after(first)
+        {
+            (*copy, *input) = (both, draft.inputs[0]);
+        }
+    }
+
     pub(super) fn concat(
         &mut self,
         tensor: TensorId,
