@@ -455,13 +455,17 @@ impl NetworkSession {
             .zip(results.iter())
         {
             let floats = result.cast_to::<f32>().map_err(|e| format!("{e:#}"))?;
-            let view = floats
-                .to_plain_array_view::<f32>()
+            let values = floats
+                .try_as_plain_ram()
+                .and_then(|plain| plain.as_slice::<f32>())
                 .map_err(|e| format!("{e:#}"))?;
             slot.values.clear();
             match shape.quantized {
-                Some((scale, zero)) => slot.values.extend(view.iter().map(|v| (v - zero) * scale)),
-                None => slot.values.extend(view.iter()),
+                Some((scale, zero)) => {
+                    slot.values
+                        .extend(values.iter().map(|v| (v - zero) * scale));
+                }
+                None => slot.values.extend_from_slice(values),
             }
         }
         Ok(&mut self.outputs)
