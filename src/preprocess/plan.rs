@@ -254,35 +254,48 @@ impl Row<'_> {
     /// `zero` is the tensor's.
     fn write<T: Copy>(&self, spec: &InputSpec, table: &[[T; 256]; 3], zero: T, out: &mut [T]) {
         let (width, n) = (spec.width as usize, self.order.len());
-        let plane = width * spec.height as usize;
-        for (c, &channel) in self.order.iter().enumerate() {
-            let (values, pixels) = (&table[c], &self.channels[channel][..self.columns.len()]);
-            let fill = match self.border {
-                Border::Pixel(value) => values[usize::from(value)],
-                Border::Zero => zero,
-            };
-            match spec.layout {
-                Layout::Nchw => {
+        let fill = |c: usize| match self.border {
+            Border::Pixel(value) => table[c][usize::from(value)],
+            Border::Zero => zero,
+        };
+        match (spec.layout, self.order) {
+            (Layout::Nchw, order) => {
+                let plane = width * spec.height as usize;
+                for (c, channel) in order.iter().enumerate() {
                     let row = &mut out[c * plane + self.y * width..][..width];
-                    row[..self.columns.start].fill(fill);
-                    row[self.columns.end..].fill(fill);
-                    for (out, &p) in row[self.columns.clone()].iter_mut().zip(pixels) {
-                        *out = values[usize::from(p)];
-                    }
-                }
-                Layout::Nhwc => {
-                    let row = &mut out[self.y * width * n..][..width * n];
-                    for (x, out) in row[c..].iter_mut().step_by(n).enumerate() {
-                        *out = match x
-                            .checked_sub(self.columns.start)
-                            .and_then(|x| pixels.get(x))
-                        {
-                            Some(&p) => values[usize::from(p)],
-                            None => fill,
-                        };
-                    }
+                    self.write_pixels(row, [fill(c)], [&table[c]], [*channel]);
                 }
             }
+            (Layout::Nhwc, order) => {
+                let row = &mut out[self.y * width * n..][..width * n];
+                let tables = table.each_ref();
+                match *order {
+                    [r, g, b] => {
+                        let fill = [fill(0), fill(1), fill(2)];
+                        self.write_pixels(row, fill, tables, [r, g, b]);
+                    }
+                    _ => self.write_pixels(row, [fill(0)], [tables[0]], [order[0]]),
+                }
+            }
+        }
+    }
+
+    /// `N` elements a pixel.
+    fn write_pixels<const N: usize, T: Copy>(
+        &self,
+        row: &mut [T],
+        fill: [T; N],
+        tables: [&[T; 256]; N],
+        channels: [usize; N],
+    ) {
+        let pixels = row.as_chunks_mut::<N>().0;
+        let Range { start, end } = self.columns;
+        pixels[..start].fill(fill);
+        pixels[end..].fill(fill);
+        let pixels = &mut pixels[start..end];
+        let channels = channels.map(|c| &self.channels[c][..pixels.len()]);
+        for (x, pixel) in pixels.iter_mut().enumerate() {
+            *pixel = std::array::from_fn(|c| tables[c][usize::from(channels[c][x])]);
         }
     }
 }
