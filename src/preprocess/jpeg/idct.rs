@@ -2,7 +2,7 @@
 
 /// Row-major position of each coefficient in the order of the scan.
 #[rustfmt::skip]
-pub(super) const ZIGZAG: [usize; 64] = [
+const ZIGZAG: [usize; 64] = [
      0,  1,  8, 16,  9,  2,  3, 10, 17, 24, 32, 25, 18, 11,  4,  5,
     12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,  6,  7, 14, 21, 28,
     35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
@@ -25,7 +25,7 @@ const EXTENT: [(u8, u8); 64] = {
     extent
 };
 
-/// Cosines for one scale.
+/// Cosines for one scale, and where each coefficient belongs.
 ///
 /// The low N × N frequencies of an 8 × 8 block are the N × N block of the picture at N/8: orthonormal DCTs differ
 /// only by a factor of N/8.
@@ -34,7 +34,12 @@ pub(in super::super) struct Basis {
     size: usize,
     /// `[frequency][sample]`, the unused zero.
     cosines: [[f32; 8]; 8],
+    /// For each zigzag index: its place in [`Coefficients`].
+    places: [u8; 64],
 }
+
+/// A block's low N × N frequencies, row-major. What N does not need goes to the element behind them.
+pub(super) type Coefficients<T> = [T; 64];
 
 impl Basis {
     /// `size`: 8, 4, 2 or 1.
@@ -52,74 +57,128 @@ impl Basis {
                 *value = (norm * angle.cos() * (n / 8.0).sqrt()) as f32;
             }
         }
-        Self { size, cosines }
+        let places = ZIGZAG.map(|z| {
+            let (row, column) = (z / 8, z % 8);
+            let place = if row.max(column) < size {
+                row * size + column
+            } else {
+                size * size
+            };
+            place as u8
+        });
+        Self {
+            size,
+            cosines,
+            places,
+        }
     }
 
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Not for size 1, which is the [`mean`]. Dequantized coefficients, row-major, of which none behind zigzag index `last` is set → `size` × `size`
-    /// samples at the start of `out`.
+    /// Where the coefficient of a zigzag index below 64 belongs.
     #[inline(always)]
-    pub fn transform(&self, coefficients: &[f32; 64], last: usize, out: &mut [u8], stride: usize) {
-        if last == 0 {
-            let level = mean(coefficients[0]);
-            for row in out.chunks_mut(stride).take(self.size) {
-                row[..self.size].fill(level);
-            }
-            return;
-        }
-        let (rows, columns) = EXTENT[last & 63];
-        match self.size {
-            8 => self.transform_to::<8>(coefficients, rows, columns, out, stride),
-            4 => self.transform_to::<4>(coefficients, rows, columns, out, stride),
-            _ => self.transform_to::<2>(coefficients, rows, columns, out, stride),
-        }
+    pub fn place(&self, index: usize) -> usize {
+        usize::from(self.places[index & 63] & 63)
     }
 
-    /// Rows of cosines times coefficients, then that times columns of cosines: both run along rows, so that
-    /// they become SIMD without a transposition.
+    /// A table in zigzag order as [`Coefficients`].
+    pub fn arranged(&self, zigzag: &[f32; 64]) -> Coefficients<f32> {
+        let mut arranged = [0.0; 64];
+        for (index, &value) in zigzag.iter().enumerate() {
+            arranged[self.place(index)] = value;
+        }
+        arranged
+    }
+
+    /// Of these, none behind zigzag index `last` is set. `N` × `N` samples, row-major; `N` is the basis's size.
     #[inline(always)]
-    fn transform_to<const N: usize>(
+    pub fn transform<const N: usize>(
         &self,
-        c: &[f32; 64],
-        rows: u8,
-        columns: u8,
-        out: &mut [u8],
-        stride: usize,
-    ) {
-        let (rows, columns) = (usize::from(rows).min(N), usize::from(columns).min(N));
+        coefficients: &Coefficients<i32>,
+        quant: &Coefficients<f32>,
+        last: usize,
+    ) -> [[u8; N]; N] {
+        if last == 0 {
+            return [[sample(coefficients[0] as f32 * quant[0] / 8.0); N]; N];
+        }
+        // Small blocks are done sooner than it is found out how many of their rows matter.
+        let (rows, columns) = match EXTENT[last & 63] {
+            (rows, columns) if N == 8 => (rows.into(), columns.into()),
+            _ => (N, N),
+        };
+        // Rows of cosines times coefficients, then that times columns of cosines: both run along rows, so that they become SIMD without
+        // a transposition.
+        let half = self.along_columns::<N>(coefficients, quant, rows);
+        let mut samples = [[0f32; N]; N];
+        // That there are N rows is not told: unrolled, they become slower.
+        for (half, samples) in half.iter().zip(&mut samples).take(self.size) {
+            for (h, cosines) in half.iter().zip(&self.cosines).take(columns) {
+                for (sample, cosine) in samples.iter_mut().zip(cosines) {
+                    *sample += h * cosine;
+                }
+            }
+        }
+        bytes(&samples)
+    }
+
+    /// The inverse DCT of each column. Not inlined: the compiler mixes it up with what follows, and finds less SIMD.
+    #[inline(never)]
+    fn along_columns<const N: usize>(
+        &self,
+        coefficients: &Coefficients<i32>,
+        quant: &Coefficients<f32>,
+        rows: usize,
+    ) -> [[f32; N]; N] {
         let mut half = [[0f32; N]; N];
-        for (cosines, c) in self.cosines.iter().zip(c.as_chunks::<8>().0).take(rows) {
-            for (half, cosine) in half.iter_mut().zip(cosines) {
+        let rows = if N == 8 { rows.min(N) } else { N };
+        for k in 0..rows {
+            let c: [f32; N] =
+                std::array::from_fn(|x| coefficients[k * N + x] as f32 * quant[k * N + x]);
+            for (half, cosine) in half.iter_mut().zip(self.cosines[k]) {
                 for (h, c) in half.iter_mut().zip(c) {
                     *h += cosine * c;
                 }
             }
         }
-        for (half, out) in half.iter().zip(out.chunks_mut(stride)) {
-            let mut sums = [0f32; N];
-            for (h, cosines) in half.iter().zip(&self.cosines).take(columns) {
-                for (sum, cosine) in sums.iter_mut().zip(cosines) {
-                    *sum += h * cosine;
-                }
-            }
-            for (out, sum) in out.iter_mut().zip(sums) {
-                *out = sample(sum);
-            }
-        }
+        half
     }
 }
 
-/// The mean of a block, from its lowest frequency.
-#[inline(always)]
-pub(super) fn mean(dc: f32) -> u8 {
-    sample(dc / 8.0)
+/// As [`Basis::along_columns`], compiled alone: it is a plain loop along 8 or 16 samples.
+#[inline(never)]
+fn bytes<const N: usize>(samples: &[[f32; N]; N]) -> [[u8; N]; N] {
+    let mut bytes = [[0; N]; N];
+    let all = bytes.as_flattened_mut().iter_mut();
+    for (byte, &value) in all.zip(samples.as_flattened()) {
+        *byte = sample(value);
+    }
+    bytes
 }
 
-/// Samples are stored around 0.
+/// Samples are stored around 0. This is `(value + 128.5) as u8`, which does not become SIMD on x86.
 #[inline(always)]
 fn sample(value: f32) -> u8 {
-    (value + 128.5).clamp(0.0, 255.0) as i32 as u8
+    let value = (value + 128.5).clamp(0.0, 255.0);
+    // Its last bits are the nearest integer's.
+    const INTEGER: f32 = (1 << 23) as f32;
+    let nearest = value + INTEGER;
+    let above = nearest - INTEGER > value;
+    (nearest.to_bits() - u32::from(above)) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_rounded_down() {
+        for integer in -300..300 {
+            let edge = integer as f32 - 128.5;
+            for value in [edge.next_down(), edge, edge.next_up(), edge + 0.5] {
+                assert_eq!(sample(value), (value + 128.5) as u8, "{value}");
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::header::{Component, Header};
 use super::huffman::{Bits, Huffman};
-use super::idct::{self, Basis, ZIGZAG};
+use super::idct::{Basis, Coefficients};
 
 /// One component's samples. Outside the wanted part they are undefined.
 #[derive(Debug, Default)]
@@ -25,7 +25,8 @@ pub(in super::super) struct Wanted {
 
 struct Channel<'a> {
     component: Component,
-    quant: &'a [f32; 64],
+    /// As the basis arranges it.
+    quant: Coefficients<f32>,
     dc: &'a Huffman,
     ac: &'a Huffman,
     /// Wanted blocks.
@@ -72,6 +73,7 @@ pub(in super::super) fn decode(
             component,
             quant: header.quant[component.quant]
                 .as_ref()
+                .map(|quant| basis.arranged(quant))
                 .ok_or("a quantization table is missing")?,
             dc: header.dc[component.dc]
                 .as_deref()
@@ -96,45 +98,81 @@ pub(in super::super) fn decode(
         down
     };
 
-    let mut bits = Bits::new(&data[header.scan_start..]);
-    let mut until_restart = header.restart_interval;
-    for mcu_y in 0..down {
-        for mcu_x in 0..across {
-            if header.restart_interval > 0 {
-                if until_restart == 0 {
-                    bits.restart().ok_or("a restart marker is missing")?;
-                    until_restart = header.restart_interval;
-                    channels.iter_mut().for_each(|c| c.prediction = 0);
+    let mcus = Mcus {
+        across,
+        down,
+        restart_interval: header.restart_interval,
+    };
+    let scan = &data[header.scan_start..];
+    match n {
+        8 => mcus.decode::<8>(scan, basis, &mut channels, planes),
+        4 => mcus.decode::<4>(scan, basis, &mut channels, planes),
+        2 => mcus.decode::<2>(scan, basis, &mut channels, planes),
+        _ => mcus.decode::<1>(scan, basis, &mut channels, planes),
+    }
+}
+
+/// What is read of the scan.
+struct Mcus {
+    across: usize,
+    down: usize,
+    restart_interval: usize,
+}
+
+impl Mcus {
+    /// `N` is the basis's size: what is done with a block is compiled for it.
+    fn decode<const N: usize>(
+        &self,
+        scan: &[u8],
+        basis: &Basis,
+        channels: &mut [Channel<'_>],
+        planes: &mut [Plane; 3],
+    ) -> Result<(), String> {
+        let mut bits = Bits::new(scan);
+        let mut coefficients = [0; 64];
+        let mut until_restart = self.restart_interval;
+        for mcu_y in 0..self.down {
+            for mcu_x in 0..self.across {
+                if self.restart_interval > 0 {
+                    if until_restart == 0 {
+                        bits.restart().ok_or("a restart marker is missing")?;
+                        until_restart = self.restart_interval;
+                        channels.iter_mut().for_each(|c| c.prediction = 0);
+                    }
+                    until_restart -= 1;
                 }
-                until_restart -= 1;
-            }
-            for (channel, plane) in channels.iter_mut().zip(&mut *planes) {
-                let (h, v) = (
-                    usize::from(channel.component.h),
-                    usize::from(channel.component.v),
-                );
-                for y in mcu_y * v..(mcu_y + 1) * v {
-                    for x in mcu_x * h..(mcu_x + 1) * h {
-                        let wanted = channel.columns.contains(&x) && channel.rows.contains(&y);
-                        let at = y * n * plane.stride + x * n;
-                        let done = if wanted && n == 1 {
-                            mean(&mut bits, channel).map(|mean| plane.data[at] = mean)
-                        } else if wanted {
-                            let out = &mut plane.data[at..];
-                            block(&mut bits, channel, basis, out, plane.stride)
-                        } else {
-                            skip(&mut bits, channel)
-                        };
-                        done.ok_or_else(|| format!("invalid code in block {x},{y}"))?;
+                for (channel, plane) in channels.iter_mut().zip(&mut *planes) {
+                    let (h, v) = (
+                        usize::from(channel.component.h),
+                        usize::from(channel.component.v),
+                    );
+                    for y in mcu_y * v..(mcu_y + 1) * v {
+                        for x in mcu_x * h..(mcu_x + 1) * h {
+                            let wanted = channel.columns.contains(&x) && channel.rows.contains(&y);
+                            let done = if wanted {
+                                let out = &mut plane.data[y * N * plane.stride + x * N..];
+                                block::<N>(
+                                    &mut bits,
+                                    channel,
+                                    basis,
+                                    &mut coefficients,
+                                    out,
+                                    plane.stride,
+                                )
+                            } else {
+                                skip(&mut bits, channel)
+                            };
+                            done.ok_or_else(|| format!("invalid code in block {x},{y}"))?;
+                        }
                     }
                 }
             }
+            if bits.overrun() {
+                return Err("truncated".into());
+            }
         }
-        if bits.overrun() {
-            return Err("truncated".into());
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Whether an end marker is there; cameras may pad behind it.
@@ -142,45 +180,49 @@ fn ends(scan: &[u8]) -> bool {
     scan.windows(2).rev().any(|w| w == [0xff, 0xd9])
 }
 
-#[inline(always)]
 fn skip(bits: &mut Bits<'_>, channel: &mut Channel<'_>) -> Option<()> {
-    channel.prediction = channel.prediction.wrapping_add(bits.next_dc(channel.dc)?);
-    let mut k = 1;
-    while k < 64 {
-        k += bits.next(channel.ac)?.0;
-    }
+    let mut at = *bits;
+    channel.next_dc(&mut at)?;
+    at.next_ac(channel.ac, |_, _| ())?;
+    *bits = at;
     Some(())
 }
 
-/// A block as one sample.
-#[inline(always)]
-fn mean(bits: &mut Bits<'_>, channel: &mut Channel<'_>) -> Option<u8> {
-    skip(bits, channel)?;
-    Some(idct::mean(channel.prediction as f32 * channel.quant[0]))
+impl Channel<'_> {
+    #[inline(always)]
+    fn next_dc(&mut self, bits: &mut Bits<'_>) -> Option<i32> {
+        self.prediction = self.prediction.wrapping_add(bits.next_dc(self.dc)?);
+        Some(self.prediction)
+    }
 }
 
-#[inline(always)]
-fn block(
+/// A block as `N` × `N` samples at the start of `out`.
+#[inline(never)]
+fn block<const N: usize>(
     bits: &mut Bits<'_>,
     channel: &mut Channel<'_>,
     basis: &Basis,
+    coefficients: &mut Coefficients<i32>,
     out: &mut [u8],
     stride: usize,
 ) -> Option<()> {
-    channel.prediction = channel.prediction.wrapping_add(bits.next_dc(channel.dc)?);
-    let mut coefficients = [0f32; 64];
-    coefficients[0] = channel.prediction as f32 * channel.quant[0];
-    let mut k = 1;
+    let mut at = *bits;
+    coefficients[..N * N].fill(0);
+    coefficients[0] = channel.next_dc(&mut at)?;
     // The zigzag index of the last coefficient.
     let mut last = 0;
-    while k < 64 {
-        let (advance, value) = bits.next(channel.ac)?;
-        k += advance;
-        if k <= 64 {
-            last = k - 1;
-            coefficients[ZIGZAG[last] & 63] = value as f32 * channel.quant[last];
+    at.next_ac(channel.ac, |index, value| {
+        if N > 1 {
+            last = index;
+            coefficients[basis.place(index)] = value;
+        }
+    })?;
+    *bits = at;
+    let samples = basis.transform::<N>(coefficients, &channel.quant, last);
+    for (y, samples) in samples.into_iter().enumerate() {
+        if let Some(out) = out.get_mut(y * stride..).and_then(<[u8]>::first_chunk_mut) {
+            *out = samples;
         }
     }
-    basis.transform(&coefficients, last, out, stride);
     Some(())
 }
