@@ -7,7 +7,7 @@
 //! - Kept messages go to the file in the order in which they were made, so that each camera's are in the order of `seq`.
 //! - What comes from the file, or was handed to a connection that died, says `"replayed": true`. At QoS 0 what cannot say so
 //!   (`health`, a picture) does not go again.
-//! - A picture that the broker is to keep goes until it is acknowledged, the newest of each topic.
+//! - A picture that the broker is to keep goes until it is acknowledged, the newest of each topic, over at most two deaths of the connection.
 //! - A message that has outlived its [`Lifetime`] is dropped and counted, wherever it waited.
 //! - Where the disk fails, messages go on from memory, and the queue's bound holds.
 
@@ -32,6 +32,8 @@ const OUTBOX_COUNT: usize = 32;
 /// Read from the file at a time.
 const READ_COUNT: usize = 64;
 const READ_BYTES: u64 = 512 << 10;
+/// A picture whose connections die is perhaps what they die of: one too large for the broker, who cannot say so in MQTT 3.1.1.
+const LAST_DEATH: u32 = 3;
 /// A connection that is back so soon costs the disk nothing, if nothing waits there already.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -57,8 +59,8 @@ struct Outgoing {
 enum Origin {
     /// Nowhere, and it may be lost: QoS 0, or retained and made anew after each connect.
     Plain,
-    /// Nowhere: retained, made only once, and the newest of its topic.
-    Latest,
+    /// Nowhere: retained, made only once, and the newest of its topic. So many connections died while it was under way.
+    Latest { deaths: u32 },
     /// Nowhere: it is kept here.
     Memory { seq: u64 },
     /// In the file, under this id.
@@ -240,7 +242,7 @@ impl Delivery {
         }
         self.outbox.push_back(Outgoing {
             message,
-            origin: Origin::Latest,
+            origin: Origin::Latest { deaths: 0 },
             seen: self.clock.now(),
         });
     }
@@ -380,6 +382,14 @@ impl Delivery {
             // It may have been written, and could not say that it comes again.
             let once = o.message.qos == Qos::AtMostOnce && !payload::is_replayed(&marked);
             o.message.payload = marked;
+            if let Origin::Latest { deaths } = &mut o.origin {
+                *deaths += 1;
+                if *deaths == LAST_DEATH {
+                    tracing::warn!(topic = %o.message.topic, bytes = o.message.payload.len(),
+                        "the connection died {LAST_DEATH} times while this was sent: it is not sent again");
+                    return None;
+                }
+            }
             (!once).then_some(o)
         });
         let waiting = std::mem::take(&mut self.outbox);
@@ -388,7 +398,7 @@ impl Delivery {
                 // It is read from the file again.
                 Origin::File(_) => {}
                 Origin::Plain if o.message.retain => {}
-                Origin::Plain | Origin::Latest | Origin::Memory { .. } => {
+                Origin::Plain | Origin::Latest { .. } | Origin::Memory { .. } => {
                     self.outbox.push_back(o);
                 }
             }

@@ -57,7 +57,11 @@ fn what_goes_again_can_be_told_from_something_new() {
         // Made anew after each connect.
         (retained(observation), Origin::Plain, None),
         // A picture that the broker is to keep.
-        (retained(b"\xff\xd8"), Origin::Latest, Some(b"\xff\xd8")),
+        (
+            retained(b"\xff\xd8"),
+            Origin::Latest { deaths: 0 },
+            Some(b"\xff\xd8"),
+        ),
     ] {
         let topic = message.topic.clone();
         let mut delivery = delivery();
@@ -84,6 +88,23 @@ fn what_goes_again_can_be_told_from_something_new() {
             delivery.disconnected();
             assert_eq!(delivery.outbox[0].message, message, "{topic}");
         }
+    }
+}
+
+/// A picture that is too large for the broker ends each connection: it must not go on for ever.
+#[test]
+fn a_picture_over_which_connections_die_is_dropped() {
+    let mut delivery = delivery();
+    delivery.push_latest(Message::retained("o/d/porch/snapshot".into(), vec![1]));
+    for death in 1..=LAST_DEATH {
+        delivery.connected();
+        // One that waits is not what the connection died of.
+        delivery.disconnected();
+        delivery.connected();
+        let outgoing = delivery.outbox.pop_front().unwrap();
+        delivery.in_flight.insert(0, outgoing);
+        delivery.disconnected();
+        assert_eq!(delivery.outbox.len(), usize::from(death < LAST_DEATH));
     }
 }
 
