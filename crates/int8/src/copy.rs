@@ -101,14 +101,15 @@ impl StridedCopy {
         Some(Self::new(&sizes, &from, &to, offsets))
     }
 
+    /// Whether it moves runs of neighbours, not single elements.
+    pub(crate) fn has_runs(&self) -> bool {
+        (self.from.last(), self.to.last()) == (Some(&1), Some(&1))
+    }
+
     /// Copies bytes as they are. Short runs, such as a pixel, are moved without a call.
     pub(crate) fn run_bytes(&self, from: &[u8], to: &mut [u8]) {
-        let last = self.sizes.len() - 1;
-        let run = match (self.from[last], self.to[last]) {
-            (1, 1) => self.sizes[last],
-            _ => 0,
-        };
-        match run {
+        let run = self.sizes.last().filter(|_| self.has_runs());
+        match run.copied().unwrap_or(0) {
             3 => self.runs::<3>(from, to),
             6 => self.runs::<6>(from, to),
             8 => self.runs::<8>(from, to),

@@ -10,7 +10,8 @@ use crate::plan::Kernel;
 use crate::shapes;
 
 impl Compiler<'_> {
-    /// What is copied twice is copied once: makes `copy`, of a buffer that is a copy itself, one of that one's input.
+    /// What is copied twice is copied once: makes `copy`, of a buffer that is a copy itself, one of that one's input. Not where both together
+    /// would move single bytes: two transpositions in tiles are faster than that.
     pub(super) fn read_through(&self, copy: &mut StridedCopy, input: &mut Buffer) {
         let Buffer::Step(step) = *input else {
             return;
@@ -18,7 +19,7 @@ impl Compiler<'_> {
         let draft = &self.steps[step];
         if let Kernel::Copy { copies, fill: None } = &draft.kernel
             && let [first] = copies.as_slice()
-            && let Some(both) = copy.after(first)
+            && let Some(both) = copy.after(first).filter(StridedCopy::has_runs)
         {
             (*copy, *input) = (both, draft.inputs[0]);
         }
