@@ -334,11 +334,7 @@ fn is_softmax(graph: &GraphProto, output: &str) -> bool {
 fn decodes_sizes(writers: &HashMap<&str, &NodeProto>, output: &str) -> bool {
     let mut seen = HashSet::new();
     let mut open = vec![(output, false)];
-    // More than any detector has there; the bound is for files with as many outputs as operators.
-    for _ in 0..1024 {
-        let Some((tensor, multiplied)) = open.pop() else {
-            break;
-        };
+    while let Some((tensor, multiplied)) = open.pop() {
         let Some(node) = writers.get(tensor) else {
             continue;
         };
@@ -346,7 +342,8 @@ fn decodes_sizes(writers: &HashMap<&str, &NodeProto>, output: &str) -> bool {
             "Exp" if multiplied => return true,
             op if cut::COMPUTES.contains(&op) || !seen.insert((tensor, multiplied)) => {}
             op => {
-                let multiplied = op == "Mul" || multiplied && PASSES.contains(&op);
+                let multiplied =
+                    matches!(op, "Mul" | "QLinearMul") || multiplied && PASSES.contains(&op);
                 open.extend(node.input.iter().map(|i| (i.as_str(), multiplied)));
             }
         }

@@ -1,5 +1,5 @@
 //! Functions of one quantized number, as tables of their 256 values: a byte for a byte (sigmoid, hard swish, leaky Relu,
-//! requantization), and a float for a byte (what it stands for).
+//! another scale), and a float for a byte (what it stands for).
 //!
 //! In and out: slices of as many elements, on any thread. Always holds: what stands at a byte is what comes out for it, on
 //! every instruction set.
@@ -28,7 +28,7 @@ fn bytes_of(isa: Isa) -> Option<Bytes> {
     }
 }
 
-/// Most processors with AVX512-VNNI have it too.
+/// Not all processors with AVX512-VNNI have it: Cascade Lake and Cooper Lake do not.
 #[cfg(target_arch = "x86_64")]
 fn has_vbmi() -> bool {
     std::arch::is_x86_feature_detected!("avx512vbmi")
