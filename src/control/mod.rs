@@ -26,7 +26,7 @@ use crate::clock::{Clock, rfc3339_ms};
 use crate::config::Plan;
 use crate::controls::Controls;
 use crate::limit::Limit;
-use crate::publish::mqtt::link::{Message, Properties, Qos};
+use crate::publish::mqtt::link::{Message, PICTURE, Properties, Qos};
 use crate::publish::mqtt::remote::{Remote, Wish};
 use crate::publish::mqtt::{DeviceInfo, Topics, payload};
 use crate::shutdown::Shutdown;
@@ -442,6 +442,12 @@ impl Control {
             }
         }
         self.live = new;
+        if self.live.snapshot.is_none() {
+            let is_picture =
+                |w: &Wish| matches!(w, Wish::Send(m) | Wish::SendLatest(m) if m.is_picture());
+            self.outbox.retain(|wish| !is_picture(wish));
+            self.outbox.push_back(Wish::DropPictures);
+        }
         tracing::info!(
             "configuration read again: {} taken over, {} only by a restart",
             list(&changes.applied),
@@ -566,7 +572,7 @@ impl Control {
             true => Message::retained(topic, jpeg.bytes),
             false => Message::new(topic, Qos::AtMostOnce, jpeg.bytes),
         };
-        message.properties.content_type = Some("image/jpeg".into());
+        message.properties.content_type = Some(PICTURE.into());
         self.outbox.push_back(match limits.retain {
             true => Wish::SendLatest(message),
             false => Wish::Send(message),

@@ -15,6 +15,7 @@ struct Bench {
     restart: Arc<AtomicBool>,
     shutdown: Shutdown,
     now: Instant,
+    pictures_dropped: usize,
 }
 
 fn plan(text: &str) -> Result<Plan, String> {
@@ -68,6 +69,7 @@ impl Bench {
             restart,
             shutdown,
             now: Instant::now(),
+            pictures_dropped: 0,
         }
     }
 
@@ -89,10 +91,12 @@ impl Bench {
 
     fn drain(&mut self) -> Vec<Message> {
         let mut sent = Vec::new();
-        while let Some(Wish::Send(message) | Wish::SendLatest(message)) =
-            self.control.poll(self.now)
-        {
-            sent.push(message);
+        while let Some(wish) = self.control.poll(self.now) {
+            match wish {
+                Wish::Send(message) | Wish::SendLatest(message) => sent.push(message),
+                Wish::DropPictures => self.pictures_dropped += 1,
+                Wish::Refresh => break,
+            }
         }
         sent
     }
@@ -338,6 +342,8 @@ fn a_wrong_configuration_changes_nothing_and_a_right_one_says_what_it_did() {
             .unwrap()
             .contains("privacy.images")
     );
+    // What waits for the broker is not sent any more.
+    assert_eq!(bench.pictures_dropped, 1);
 
     *text.lock().unwrap() = format!("{BASE}[mqtt]\nmax_rate=1.0\ncommands=false");
     bench.ask(json!({"id": 5, "op": "reload"}));

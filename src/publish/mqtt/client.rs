@@ -366,6 +366,7 @@ impl Outlet {
                     self.delivery.push_latest(message);
                     return true;
                 }
+                Some(Wish::DropPictures) => self.delivery.drop_pictures(),
                 Some(Wish::Refresh) => self.health_due = now,
                 None => {}
             }

@@ -247,6 +247,16 @@ impl Delivery {
         });
     }
 
+    /// Pictures that wait are not sent, and those under way not again.
+    pub fn drop_pictures(&mut self) {
+        self.outbox.retain(|o| !o.message.is_picture());
+        let pictures = self
+            .in_flight
+            .values_mut()
+            .filter(|o| o.message.is_picture());
+        pictures.for_each(|o| o.origin = Origin::Plain);
+    }
+
     /// Before everything that waits: `online` after a connect.
     pub fn push_first(&mut self, message: Message) {
         self.outbox.push_front(Outgoing {

@@ -29,6 +29,8 @@ pub enum Wish {
     Send(Message),
     /// The same for a retained message that is made only once: it goes until the broker has acknowledged it, or a newer one of its topic comes.
     SendLatest(Message),
+    /// No picture that still waits is to be sent, none that is under way again.
+    DropPictures,
     /// Everything that is not retained or may have been missed, once more: `health`.
     Refresh,
 }

@@ -23,13 +23,13 @@ pub(super) trait Floats: Copy {
 
     /// All of them the same.
     fn all(value: f32) -> Self;
-    /// The first of a slice.
+    /// Those that begin here.
     ///
     /// # Safety
     ///
     /// `from` is good for [`Self::LANES`] floats.
     unsafe fn read(from: *const f32) -> Self;
-    /// Writes them.
+    /// Writes them here.
     ///
     /// # Safety
     ///

@@ -1,6 +1,7 @@
 use super::*;
 use crate::clock::SystemClock;
 use crate::publish::mqtt::MqttSettings;
+use crate::publish::mqtt::link::PICTURE;
 
 fn delivery() -> Delivery {
     let lifetime = Lifetime::new(&MqttSettings::default());
@@ -89,6 +90,27 @@ fn what_goes_again_can_be_told_from_something_new() {
             assert_eq!(delivery.outbox[0].message, message, "{topic}");
         }
     }
+}
+
+/// Pictures were turned off.
+#[test]
+fn pictures_can_be_dropped() {
+    let mut delivery = delivery();
+    delivery.connected();
+    let picture = |topic: &str| {
+        let mut picture = Message::retained(topic.into(), vec![1]);
+        picture.properties.content_type = Some(PICTURE.into());
+        picture
+    };
+    delivery.push_latest(picture("a"));
+    let under_way = delivery.outbox.pop_front().unwrap();
+    delivery.in_flight.insert(0, under_way);
+    delivery.push_latest(picture("b"));
+    delivery.push(Message::new("c".into(), Qos::AtMostOnce, vec![b'{', b'}']));
+    delivery.drop_pictures();
+    delivery.disconnected();
+    let topics: Vec<_> = delivery.outbox.iter().map(|o| &*o.message.topic).collect();
+    assert_eq!(topics, ["c"]);
 }
 
 /// A picture that is too large for the broker ends each connection: it must not go on for ever.

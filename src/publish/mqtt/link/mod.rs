@@ -77,6 +77,9 @@ pub struct Message {
     pub properties: Properties,
 }
 
+/// [`Properties::content_type`] of a picture.
+pub const PICTURE: &str = "image/jpeg";
+
 /// What an MQTT 5 message says besides topic and payload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Properties {
@@ -110,6 +113,11 @@ impl Message {
             retain: true,
             ..Self::new(topic, Qos::AtLeastOnce, payload)
         }
+    }
+
+    /// Whether it is a picture, as its maker says.
+    pub fn is_picture(&self) -> bool {
+        self.properties.content_type.as_deref() == Some(PICTURE)
     }
 }
 
